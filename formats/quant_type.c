@@ -1,38 +1,78 @@
 #include "formats/quant_type.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "host/base/num.h"
 
+static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
 /* Ternary takes two bits on disk. 5 to 7 bits exist in checkpoints of others: read, converted and rounded to,
  * not learned. Q2_0 and TQ2_0 hold 1 - c with the scale negated (docs/formats.md 8). */
 const struct quant_type quant_types[QUANT_TYPES] = {
-    {"ternary", -1, 1, 2, true, 0, 0, 0, 0, 0},
-    {"2", -2, 1, 2, true, 0, 0, 0, 0, 0},
-    {"3", -4, 3, 3, true, 0, 0, 0, 0, 0},
-    {"4", -8, 7, 4, true, 0, 0, 0, 0, 0},
-    {"8", -128, 127, 8, false, 0, 0, 0, 0, 0},
-    {"5", -16, 15, 5, false, 0, 0, 0, 0, 0},
-    {"6", -32, 31, 6, false, 0, 0, 0, 0, 0},
-    {"7", -64, 63, 7, false, 0, 0, 0, 0, 0},
-    [QUANT_Q2_0] = {"Q2_0", -2, 1, 2, true, 64, 0, 0, 0, 0},
-    [QUANT_TQ2_0] = {"TQ2_0", -2, 1, 2, true, 256, 0, 0, 0, 0},
-    [QUANT_TQ1_0] = {"TQ1_0", -1, 1, 2, true, 256, 0, 0, 0, 0},
-    [QUANT_Q4_0] = {"Q4_0", -8, 7, 4, true, 32, 0, 0, 0, 0},
-    [QUANT_Q5_0] = {"Q5_0", -16, 15, 5, true, 32, 0, 0, 0, 0},
-    [QUANT_Q8_0] = {"Q8_0", -127, 127, 8, false, 32, 0, 0, 0, 0},
-    [QUANT_Q2_K] = {"Q2_K", 0, 3, 2, true, 16, 256, 0, 15, 15},
-    [QUANT_Q3_K] = {"Q3_K", -4, 3, 3, true, 16, 256, -32, 31, 0},
-    [QUANT_Q4_K] = {"Q4_K", 0, 15, 4, true, 32, 256, 0, 63, 63},
-    [QUANT_Q5_K] = {"Q5_K", 0, 31, 5, true, 32, 256, 0, 63, 63},
-    [QUANT_Q6_K] = {"Q6_K", -32, 31, 6, false, 16, 256, -128, 127, 0},
+    {"ternary", -1, 1, 2, true, 0, 0, 0, 0, 0, NULL},
+    {"2", -2, 1, 2, true, 0, 0, 0, 0, 0, NULL},
+    {"3", -4, 3, 3, true, 0, 0, 0, 0, 0, NULL},
+    {"4", -8, 7, 4, true, 0, 0, 0, 0, 0, NULL},
+    {"8", -128, 127, 8, false, 0, 0, 0, 0, 0, NULL},
+    {"5", -16, 15, 5, false, 0, 0, 0, 0, 0, NULL},
+    {"6", -32, 31, 6, false, 0, 0, 0, 0, 0, NULL},
+    {"7", -64, 63, 7, false, 0, 0, 0, 0, 0, NULL},
+    [QUANT_Q2_0] = {"Q2_0", -2, 1, 2, true, 64, 0, 0, 0, 0, NULL},
+    [QUANT_TQ2_0] = {"TQ2_0", -2, 1, 2, true, 256, 0, 0, 0, 0, NULL},
+    [QUANT_TQ1_0] = {"TQ1_0", -1, 1, 2, true, 256, 0, 0, 0, 0, NULL},
+    [QUANT_Q4_0] = {"Q4_0", -8, 7, 4, true, 32, 0, 0, 0, 0, NULL},
+    [QUANT_Q5_0] = {"Q5_0", -16, 15, 5, true, 32, 0, 0, 0, 0, NULL},
+    [QUANT_Q8_0] = {"Q8_0", -127, 127, 8, false, 32, 0, 0, 0, 0, NULL},
+    [QUANT_Q2_K] = {"Q2_K", 0, 3, 2, true, 16, 256, 0, 15, 15, NULL},
+    [QUANT_Q3_K] = {"Q3_K", -4, 3, 3, true, 16, 256, -32, 31, 0, NULL},
+    [QUANT_Q4_K] = {"Q4_K", 0, 15, 4, true, 32, 256, 0, 63, 63, NULL},
+    [QUANT_Q5_K] = {"Q5_K", 0, 31, 5, true, 32, 256, 0, 63, 63, NULL},
+    [QUANT_Q6_K] = {"Q6_K", -32, 31, 6, true, 16, 256, -128, 127, 0, NULL},
+    [QUANT_IQ4_NL] = {"IQ4_NL", -127, 113, 4, true, 32, 0, 0, 0, 0, iq4_levels},
+    [QUANT_IQ4_XS] = {"IQ4_XS", -127, 113, 4, true, 32, 256, -32, 31, 0, iq4_levels},
 };
 
 unsigned quant_type_planes(const struct quant_type *t)
 {
     return t->offset_hi ? 2 : 1;
+}
+
+unsigned quant_type_levels(const struct quant_type *t)
+{
+    unsigned n = t->levels ? 1u << t->bits : (unsigned)(t->hi - t->lo + 1);
+    while (t->levels && n > 1 && t->levels[n - 2] == t->levels[n - 1])
+        n--;
+    return n;
+}
+
+int quant_type_level(const struct quant_type *t, unsigned k)
+{
+    return t->levels ? t->levels[k] : t->lo + (int)k;
+}
+
+unsigned quant_type_number(const struct quant_type *t, int code)
+{
+    unsigned k = 0;
+    if (code < t->lo || code > t->hi)
+        return UINT_MAX;
+    if (!t->levels)
+        return (unsigned)(code - t->lo);
+    while (t->levels[k] < code)
+        k++;
+    return t->levels[k] == code ? k : UINT_MAX;
+}
+
+int quant_type_nearest(const struct quant_type *t, float x)
+{
+    if (!t->levels)
+        return x <= (float)t->lo ? t->lo : x >= (float)t->hi ? t->hi : (int)rintf(x);
+    unsigned k = 0;
+    while (k + 1 < quant_type_levels(t) && 2 * x > (float)t->levels[k] + (float)t->levels[k + 1])
+        k++;
+    return t->levels[k];
 }
 
 uint32_t quant_row_groups(const struct quant_spec *spec, uint32_t cols)

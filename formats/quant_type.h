@@ -19,7 +19,7 @@ struct quant_type {
     const char *name; /* as --bits and --tensor take it: "ternary", "2", "3", "4", "8"; as --type does: "Q2_K" */
     int lo, hi;       /* codes, inclusive */
     unsigned bits;    /* of the unsigned code on disk: stored = c + 2^(bits-1), or c - lo where the type has
-                      offsets */
+                      offsets, or the number of the level where it has a table */
     bool learned;     /* Gumbel-Softmax is offered (8 bits: RTN and GPTQ only) */
     /* Types of GGUF bring their own geometry; all 0 where the run chooses. */
     uint32_t group;         /* columns per scale */
@@ -27,6 +27,9 @@ struct quant_type {
                        stand alone */
     int scale_lo, scale_hi; /* that integer */
     int offset_hi;          /* of that of offsets, which are -dmin * (0..offset_hi); 0: symmetric, there are none */
+    /* Where codes are not all integers lo .. hi: what they are, ascending, 1 << bits of them, the last one repeated where there are
+     * fewer. A code is its level, so w = c * s + o as everywhere, and only who chooses one looks here. NULL: all integers. */
+    const int8_t *levels;
 };
 /* Rows of the table that GGUF's types name. */
 enum {
@@ -41,6 +44,8 @@ enum {
     QUANT_Q4_K,
     QUANT_Q5_K,
     QUANT_Q6_K,
+    QUANT_IQ4_NL,
+    QUANT_IQ4_XS,
     QUANT_TYPES
 };
 extern const struct quant_type quant_types[QUANT_TYPES];
@@ -61,6 +66,13 @@ uint32_t quant_super_groups(const struct quant_spec *spec);
 /* Scales of a row as they are stored, its offsets too: one of each group or, with super-blocks, d and -dmin of each
  * super-block. */
 uint32_t quant_row_scales(const struct quant_spec *spec, uint32_t cols);
+
+/* Codes that there are; code number k of them, ascending; the number of a code, UINT_MAX: it is none. */
+unsigned quant_type_levels(const struct quant_type *t);
+int quant_type_level(const struct quant_type *t, unsigned k);
+unsigned quant_type_number(const struct quant_type *t, int code);
+/* The code nearest to x; halfway between two the even one, of a table the lower one. */
+int quant_type_nearest(const struct quant_type *t, float x);
 
 /* NULL if there is none of that name. */
 const struct quant_type *quant_type_find(const char *name);

@@ -88,9 +88,16 @@ static float number(const struct kernel_buffer *b, const struct kernel_shape *s,
     }
 }
 
+/* Code number k of those that there are. */
+static uint32_t code_of(const struct kernel_shape *s, uint32_t k)
+{
+    const uint32_t table[] = {s->table0, s->table1, s->table2, s->table3};
+    return s->table0 ? table[k / 4] >> k % 4 * 8 : s->lo + k;
+}
+
 static uint32_t word(const struct kernel_buffer *b, const struct kernel_shape *s, uint64_t *state, uint64_t i)
 {
-    uint32_t r = kernel_case_random(state), levels = s->hi - s->lo + 1, bits = 0;
+    uint32_t r = kernel_case_random(state), levels = s->table0 ? TABLE_LEVELS : s->hi - s->lo + 1, bits = 0;
     switch (b->fill) {
     case FILL_BITS:
         return r ^ kernel_case_random(state) << 16;
@@ -100,7 +107,7 @@ static uint32_t word(const struct kernel_buffer *b, const struct kernel_shape *s
         return r & 0xbfffbfffu;
     case FILL_CODES:
         for (uint32_t lane = 0; lane < 4 && i % s->ldc * 4 + lane < s->cols; lane++)
-            bits |= (uint32_t)(uint8_t)(s->lo + kernel_case_random(state) % levels) << 8 * lane;
+            bits |= (uint32_t)(uint8_t)code_of(s, kernel_case_random(state) % levels) << 8 * lane;
         return bits;
     default:
         return 0;

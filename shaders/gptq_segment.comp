@@ -14,6 +14,7 @@ layout(push_constant) uniform Push
     uint rows, ldw, ldr, r0, col0, count, group, groups, ldc;
     int lo, hi;
     uint offsets;
+    GRID_PUSH
 };
 
 // Left-looking: a column first collects the errors of all columns before it, BLOCK columns at a time, so that an earlier
@@ -79,7 +80,7 @@ void main()
             float e[PER_LANE];
             [[unroll]] for (uint m = 0u; m < PER_LANE; m++) {
                 float y = x[k][m] - o[m];
-                level[m] = quantized_level(y, inverse[m], float(lo), float(hi));
+                level[m] = nearest_level(y * inverse[m], GRID);
                 e[m] = (y - s[m] * level[m]) / diagonal;
                 if (k % 4u == 0u)
                     word[k / 4u][m] = 0u;

@@ -2,7 +2,7 @@
 // Shared by gumbel_init, gumbel_step and gumbel_codes; tests/ref/ref_quant.c is the same in C.
 //
 // Levels: absolute (relative = 0) d_k = lo + k; relative d_k = c0 + k - 2 around the start code c0, those outside
-// [lo, hi] masked. At most LEVELS of them. A variant with DEFINES LEVEL_COUNT=n is for calls of n absolute levels alone.
+// [lo, hi] masked; of a table (quant.glsl) its five levels around the start code's, those beyond its ends masked. At most LEVELS of them. A variant with DEFINES LEVEL_COUNT=n is for calls of n absolute levels alone.
 //
 // State: of each level but the start code's, in state[rows, GUMBEL_WORDS(levels), cols]. A softmax knows its logits'
 // differences only, and the gradients of a weight's logits add up to 0: logits are counted from the start code's, and its
@@ -60,6 +60,23 @@ struct levels_of {
     uint logit_bits, momentum_bits;
 };
 
+#ifdef LEVEL_TABLE
+levels_of find_levels(uint levels, uint relative, uvec4 table, int c0)
+{
+    levels_of l;
+    int first = int(table_place(table, c0)) - int(LEVELS / 2u), before = 0;
+    l.start = LEVELS / 2u;
+    l.logit_bits = GUMBEL_LOGIT_BITS(LEVELS);
+    l.momentum_bits = GUMBEL_MOMENTUM_BITS(LEVELS);
+    [[unroll]] for (int k = 0; k < int(LEVELS); k++) {
+        int d = table_level(table, uint(clamp(first + k, 0, int(TABLE_LEVELS) - 1)));
+        l.d[k] = float(d);
+        l.valid[k] = first + k >= 0 && (k == 0 || first + k == 0 || d != before);
+        before = d;
+    }
+    return l;
+}
+#else
 levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
 {
     levels_of l;
@@ -85,6 +102,7 @@ levels_of find_levels(uint levels, uint relative, int lo, int hi, int c0)
     }
     return l;
 }
+#endif
 
 // ---- state -----------------------------------------------------------------------------------------------------------
 // Of a level: its logit, an integer, in the low bits of a word, and in the upper ones its momentum, the upper bits of an f32.

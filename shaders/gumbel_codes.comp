@@ -8,12 +8,12 @@
 READ_WORDS(0, state);
 READ_WORDS(1, codes);
 layout(set = 0, binding = 2, std430) writeonly buffer CodesOut { uint codes_out[]; };
-layout(push_constant) uniform Push { uint rows, cols, ldc, levels, relative; int lo, hi; };
+layout(push_constant) uniform Push { uint rows, cols, ldc, levels, relative; int lo, hi; GRID_PUSH };
 
 // The level of the largest logit of one weight, whose state is element e of each of its words.
 float largest(uvec4 words[WORDS], uint e, int c0)
 {
-    levels_of lv = find_levels(levels, relative, lo, hi, c0);
+    levels_of lv = find_levels(levels, relative, GRID, c0);
     uint one[WORDS];
     float l[LEVELS], m[LEVELS];
     [[unroll]] for (uint j = 0u; j < WORDS; j++)

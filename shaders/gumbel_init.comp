@@ -17,6 +17,7 @@ layout(push_constant) uniform Push
     uint seed, tensor, row0;
     float tau, kappa, init_noise, init_gap, origin;
     uint offsets;
+    GRID_PUSH
 };
 
 // Box-Muller.
@@ -36,7 +37,7 @@ void main()
     uint col = i % cols;
     uint n_words = GUMBEL_WORDS(levels), at = row * n_words * cols + col;
     int c0 = code_at(codes[row * ldc + col / 4u], col % 4u);
-    levels_of lv = find_levels(levels, relative, lo, hi, c0);
+    levels_of lv = find_levels(levels, relative, GRID, c0);
 
     uvec2 element = element_number(row0 + row, cols, col);
     uint bits[LEVELS];
@@ -53,7 +54,7 @@ void main()
 
     float l[LEVELS], m[LEVELS];
     [[unroll]] for (uint k = 0u; k < LEVELS; k++) {
-        float distance = float(c0) - lv.d[k];
+        float distance = float(int(lv.start) - int(k)); // in levels
         l[k] = init_noise * (normal[k] - 0.5 * init_gap * distance * distance);
         m[k] = 0.0;
     }

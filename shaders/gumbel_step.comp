@@ -84,7 +84,7 @@ void main()
             [[unroll]] for (uint j = 0u; j < WORDS; j++)
                 state[j] = words[j].x;
             float mean, mean1, gr = e < n ? grads.x : 0.0;
-            levels_of lv = find_levels(levels, relative, lo, hi, code_at(c0, 0u));
+            levels_of lv = find_levels(levels, relative, GRID, code_at(c0, 0u));
             mean = step_weight(lv, element_number(row0 + row, n_cols, col + e), s, gr, state, mean1);
             sum += gr * (mean - z);
             total += gr;

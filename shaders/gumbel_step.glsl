@@ -10,6 +10,7 @@ layout(push_constant) uniform Push
     float tau, kappa, tau1, kappa1, lr_logits, lr_scales, beta1, beta2, decay, origin;
     uint offsets;
     float lr_offsets;
+    GRID_PUSH
 };
 
 // One step of Lion (Chen et al. 2023): value and momentum from the gradient.

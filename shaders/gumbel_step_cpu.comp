@@ -57,7 +57,7 @@ void main()
             float n;
             [[unroll]] for (uint j = 0u; j < WORDS; j++)
                 one[j] = j < n_words ? of[j][e] : 0u;
-            levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, e));
+            levels_of lv = find_levels(n_levels, relative, GRID, code_at(word, e));
             sum += g[e] * (step_weight(lv, element_number(row0 + row, n_cols, col + e), s, g[e], one, n) - z);
             total += g[e];
             [[unroll]] for (uint j = 0u; j < WORDS; j++)
@@ -79,7 +79,7 @@ void main()
         uint one[WORDS];
         [[unroll]] for (uint j = 0u; j < WORDS; j++)
             one[j] = j < n_words ? TEXEL1(old_state, state0 + min(j, n_words - 1u) * n_cols + col) : 0u;
-        levels_of lv = find_levels(n_levels, relative, lo, hi, code_at(word, col & 3u));
+        levels_of lv = find_levels(n_levels, relative, GRID, code_at(word, col & 3u));
         sum += g * (step_weight(lv, element_number(row0 + row, n_cols, col), s, g, one, next) - z);
         total += g;
         [[unroll]] for (uint j = 0u; j < WORDS; j++)

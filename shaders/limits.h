@@ -30,6 +30,7 @@
 #define SEGMENT_MAX      128u /* gptq_segment: columns of a segment */
 #define SEGMENT_GROUP    8u   /* gptq_segment: so many columns, from the first, are of one group */
 #define CHOL_BLOCK       64u  /* chol_block: rows of a block */
+#define TABLE_LEVELS     16u  /* levels of a table, in TABLE_LEVELS / 4 words */
 #define GUMBEL_LEVELS    5u   /* levels of a weight, at most */
 /* The state of a weight (gumbel.glsl): words, and bits of a level's logit and momentum. With five levels a fourth state lies in
  * what the others leave. */

@@ -2,6 +2,19 @@
 #ifndef QUANT_GLSL
 #define QUANT_GLSL
 
+#extension GL_EXT_control_flow_attributes : require
+
+// GRID: which codes there are, as functions take it: all integers lo .. hi, or in kernels called NAME_uneven (LEVEL_TABLE) the
+// levels of a table, int8 ascending, the last one repeated where they are fewer than TABLE_LEVELS. A code is its level, so w = code *
+// s + o in both: only who chooses a level asks for the table. GRID_PUSH ends the push constants of those.
+#ifdef LEVEL_TABLE
+#define GRID      uvec4(table0, table1, table2, table3)
+#define GRID_PUSH uint table0, table1, table2, table3;
+#else
+#define GRID lo, hi
+#define GRID_PUSH
+#endif
+
 // Scales are [rows, groups], or [rows, 2, groups] where offsets is 1: a row's scales, then its offsets, w = code * s + o.
 // Place of a group's scale; its offset lies `groups` after it.
 uint scale_place(uint row, uint g, uint groups, uint offsets)
@@ -25,9 +38,35 @@ float inverse_scale(float s)
     return s == 0.0 ? 0.0 : 1.0 / s;
 }
 
-float quantized_level(float w, float inverse, float lo, float hi)
+float nearest_level(float x, int lo, int hi)
 {
-    return clamp(roundEven(w * inverse), lo, hi);
+    return clamp(roundEven(x), float(lo), float(hi));
+}
+
+int table_level(uvec4 table, uint place)
+{
+    return bitfieldExtract(int(table[place >> 2]), int(8u * (place & 3u)), 8);
+}
+
+// Halfway between two the lower one.
+float nearest_level(float x, uvec4 table)
+{
+    float last = float(table_level(table, 0u)), level = last;
+    [[unroll]] for (uint k = 1u; k < TABLE_LEVELS; k++) {
+        float next = float(table_level(table, k));
+        level = 2.0 * x > last + next ? next : level;
+        last = next;
+    }
+    return level;
+}
+
+// How many levels are below it.
+uint table_place(uvec4 table, int code)
+{
+    uint place = 0u;
+    [[unroll]] for (uint k = 0u; k < TABLE_LEVELS; k++)
+        place += table_level(table, k) < code ? 1u : 0u;
+    return place;
 }
 
 int code_at(uint word, uint lane)

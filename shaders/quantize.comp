@@ -6,7 +6,7 @@
 layout(set = 0, binding = 0, std430) readonly buffer W { float w[]; };
 layout(set = 0, binding = 1, std430) readonly buffer Scales { float scales[]; };
 layout(set = 0, binding = 2, std430) writeonly buffer Codes { uint codes[]; };
-layout(push_constant) uniform Push { uint rows, cols, ldw, group, groups, ldc; int lo, hi; uint offsets; };
+layout(push_constant) uniform Push { uint rows, cols, ldw, group, groups, ldc; int lo, hi; uint offsets; GRID_PUSH };
 
 void main()
 {
@@ -20,7 +20,7 @@ void main()
         uint at = scale_place(row, (col + lane) / group, groups, offsets);
         float s = scales[at], o = offsets != 0u ? scales[at + groups] : 0.0;
         word |= code_to_lane(
-            quantized_level(w[row * ldw + col + lane] - o, inverse_scale(s), float(lo), float(hi)), lane);
+            nearest_level((w[row * ldw + col + lane] - o) * inverse_scale(s), GRID), lane);
     }
     codes[i] = word;
 }

@@ -14,6 +14,7 @@ layout(push_constant) uniform Push
     uint candidates;
     float power;
     uint scale_type, weighted, offsets;
+    GRID_PUSH
 };
 
 // docs/method.md 1: base = max|w| / ((hi - lo) / 2), candidates +-(1 - i/100) base. Errors are measured on w / base, so that
@@ -64,7 +65,7 @@ float power_of(float x, float p)
 float candidate_error(candidate c, float x)
 {
     float position = x * c.inverse;
-    return power_of(abs(clamp(roundEven(position), float(lo), float(hi)) - position), power);
+    return power_of(abs(nearest_level(position, GRID) - position), power);
 }
 
 #ifdef LANE_PER_GROUP

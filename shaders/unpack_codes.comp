@@ -6,7 +6,17 @@
 
 layout(set = 0, binding = 0, std430) readonly buffer Packed { uint packed[]; };
 layout(set = 0, binding = 1, std430) writeonly buffer Codes { uint codes[]; };
-layout(push_constant) uniform Push { uint rows, cols, ldp, ldc, bits; int lo; };
+layout(push_constant) uniform Push { uint rows, cols, ldp, ldc, bits; int lo; GRID_PUSH };
+
+// Of its number among the type's codes.
+int code_of(uint number)
+{
+#ifdef LEVEL_TABLE
+    return table_level(GRID, number);
+#else
+    return int(number) + lo;
+#endif
+}
 
 void main()
 {
@@ -21,6 +31,6 @@ void main()
     uint word = 0u;
     [[unroll]] for (uint lane = 0u; lane < 4u; lane++)
         if (col + lane < cols)
-            word |= code_to_lane(float(int(bitfieldExtract(four, int(lane * size), int(size))) + lo), lane);
+            word |= code_to_lane(float(code_of(bitfieldExtract(four, int(lane * size), int(size)))), lane);
     codes[i] = word;
 }

@@ -119,7 +119,7 @@ expect 'type of a folder' 2 '--type Q2_K needs --format gguf, but the format is 
 expect 'unknown type' 2 '--type Q7_K is unknown' 'types: F32, .*Q2_K, Q2_K_S, Q2_0, TQ2_0, TQ1_0' -- "$gsq" quantize m -o x.gguf --type Q7_K
 expect 'type and bits' 2 '--bits and --type cannot be used together' 'leave one of them out' -- "$gsq" quantize m -o x.gguf --type q2_k --bits 2 --method rtn
 expect 'type that llama-quantize alone writes' 2 'IQ3_XXS \(3.06 bits per weight\) cannot be written by gsq: its values come from a codebook' 'Q2_K \(2.94' -- "$gsq" quantize m -o x.gguf --type iq3_xxs --method rtn
-expect 'one of its tensor types' 2 '--tensor: IQ4_XS.*not evenly spaced' 'Q4_K_S' -- "$gsq" quantize m -o x.gguf --tensor up=iq4_xs
+expect 'one of its tensor types' 2 '--tensor: IQ3_S.*codebook' 'Q3_K_S' -- "$gsq" quantize m -o x.gguf --tensor up=iq3_s
 expect 'a mixture for one tensor' 2 '--tensor: Q4_K_M is a mixture' 'Q4_K' -- "$gsq" quantize m -o x.gguf --tensor up=Q4_K_M
 expect 'type that is rounded to' 2 '--type Q4_1: gsq can round to Q4_1, but not learn it' 'rtn.*Q4_K_S' -- "$gsq" quantize m -o x.gguf --type Q4_1 --calib t
 expect 'type as bits' 2 '--bits Q2_K is a GGUF type' '--type Q2_K -o OUT\.gguf' -- "$gsq" quantize m -o x.gguf --bits Q2_K

@@ -58,7 +58,7 @@ for type in F32 F16 BF16; do
     files+=("$tmp/$type.gguf")
 done
 # What this gsq quantizes to.
-types=(Q2_0 TQ2_0 TQ1_0 Q4_0 Q4_1 Q5_1 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M)
+types=(Q2_0 TQ2_0 TQ1_0 Q4_0 Q4_1 Q5_1 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS)
 "$gsq" quantize --help | grep -q -e '--type T' || types=()
 for type in ${types[@]+"${types[@]}"}; do
     must "$gsq" quantize "$oak" -o "$tmp/$type.gguf" --method rtn --type "$type" || continue
@@ -141,7 +141,7 @@ done
 must "$llama" quantize "$f16" "$tmp/q8.gguf" Q8_0
 options 'of a quantized model' "$tmp/q8.gguf" Q3_K_M --allow-requantize
 
-for type in Q4_1 Q5_0 Q5_1 Q5_K_M Q6_K IQ4_NL TQ1_0 TQ2_0 Q2_0 Q2_K Q3_K_M Q4_K_M; do
+for type in Q4_1 Q5_0 Q5_1 Q5_K_M Q6_K IQ4_NL IQ4_XS TQ1_0 TQ2_0 Q2_0 Q2_K Q3_K_M Q4_K_M; do
     must "$llama" quantize "$f16" "$tmp/theirs.gguf" "$type" "$tmp/imatrix.gguf" || continue
     must "$llama" dequant "$tmp/theirs.gguf" "$tmp/twin.gguf" || continue
     must "$gsq" convert "$tmp/theirs.gguf" -o "$tmp/ours.gguf" --format gguf --type F32 || continue
@@ -166,10 +166,24 @@ for type in mxfp4 nvfp4 q1_0; do
     must "$gsq" convert "$tmp/scaled.gguf" -o "$tmp/ours.gguf" --type F32 && must "$gsq" eval "$tmp/ours.gguf" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json &&
         check 'which its values as F32 hold' within "$(field perplexity "$tmp/out")" "$twin" 0.0005
 done
-# The others are refused by name (test_gguf_type has all names).
-for type in IQ2_XXS IQ4_XS; do
+# Codebooks: read everywhere, kept in a GGUF, learned nowhere.
+for type in IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_M IQ3_XXS IQ3_S; do
     must "$llama" quantize "$f16" "$tmp/theirs.gguf" "$type" "$tmp/imatrix.gguf" || continue
-    expect "llama-quantize's $type" 2 'blk\.0\..* is stored as IQ[1-4]_[A-Z]+, which gsq does not read' '16-bit' -- "$gsq" eval "$tmp/theirs.gguf" --text "$text"
+    must "$llama" dequant "$tmp/theirs.gguf" "$tmp/twin.gguf" || continue
+    must "$gsq" convert "$tmp/theirs.gguf" -o "$tmp/ours.gguf" --format gguf --type F32 || continue
+    check "llama-quantize's $type: gsq dequantizes it as ggml does" "$llama" same "$tmp/ours.gguf" "$tmp/twin.gguf"
+    must "$gsq" convert "$tmp/theirs.gguf" -o "$tmp/ours.gguf" || continue
+    check "and keeps it in a GGUF" "$llama" same "$tmp/ours.gguf" "$tmp/theirs.gguf"
+    [[ $type == IQ3_XXS || $type == IQ1_M ]] || continue
+    must "$llama" ppl "$tmp/twin.gguf" "$text" "$ctx" "$windows" || continue
+    twin=$(number perplexity "$tmp/out")
+    must "$gsq" eval "$tmp/theirs.gguf" --protocol llama.cpp --text "$text" --ctx "$ctx" --windows "$windows" --json || continue
+    check "$type: perplexity $(field perplexity "$tmp/out"), in llama.cpp $twin" within "$(field perplexity "$tmp/out")" "$twin" 0.0005
+    must "$gsq" compare "$tmp/theirs.gguf" "$oak" --text "$text" --ctx 64 --windows 2 --json &&
+        check "$type: compare reads it" test "$(field mean_kl "$tmp/out")" != 0
+    must "$gsq" inspect "$tmp/theirs.gguf"
+    check "$type: inspect names it" grep -q "$type" "$tmp/out"
+    expect "$type: --refine" 2 'has no linear of a type whose codes can be learned \(IQ' 'Q2_K.*IQ4_NL' -- "$gsq" quantize "$oak" --refine "$tmp/theirs.gguf" --calib "$calib" -o "$tmp/refined.gguf"
 done
 
 # KL divergence: the same weights on both sides, in F32.

@@ -45,14 +45,27 @@ static inline void check_pads(const uint32_t *codes, struct shape s)
             assert_int_equal(code_at(codes, s, r, c), 0);
 }
 
-/* Random codes in [lo, hi], pads 0. */
-static inline uint32_t *random_codes(struct shape s, int lo, int hi, uint64_t seed)
+/* Levels of IQ4_NL and of E2M1, doubled, as tables of kernels. */
+static const int8_t iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+                    fp4[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 12};
+
+static inline void set_table(struct kernel_shape *s, const int8_t *levels)
+{
+    uint32_t words[4] = {0};
+    for (unsigned k = 0; levels && k < 16; k++)
+        words[k / 4] |= (uint32_t)(uint8_t)levels[k] << k % 4 * 8;
+    s->table0 = words[0], s->table1 = words[1], s->table2 = words[2], s->table3 = words[3];
+}
+
+/* Random codes in [lo, hi], or of a table, pads 0. */
+static inline uint32_t *random_codes(struct shape s, int lo, int hi, const int8_t *levels, uint64_t seed)
 {
     uint32_t *codes = calloc((size_t)s.rows * words_of(s), 4);
     assert_non_null(codes);
     for (uint32_t r = 0; r < s.rows; r++)
         for (uint32_t c = 0; c < s.cols; c++) {
-            int code = lo + (int)(kernel_case_random(&seed) % (uint32_t)(hi - lo + 1));
+            uint32_t pick = kernel_case_random(&seed);
+            int code = levels ? levels[pick % 16] : lo + (int)(pick % (uint32_t)(hi - lo + 1));
             codes[r * words_of(s) + c / 4] |= (uint32_t)(uint8_t)code << 8 * (c % 4);
         }
     return codes;

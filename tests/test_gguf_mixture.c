@@ -75,6 +75,10 @@ static void test_linears(void **state)
         {"Q5_K_M", "mlp.down_proj", {"Q6_K", "Q6_K", "Q6_K", "Q5_K", "Q6_K", "Q6_K"}},
         {"Q5_K_S", "mlp.down_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
         {"Q4_0", "mlp.down_proj", {"Q4_0", "Q4_0", "Q4_0", "Q4_0", "Q4_0", "Q4_0"}},
+        {"IQ4_NL", "self_attn.v_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
+        {"IQ4_XS", "self_attn.v_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
+        {"IQ4_NL", "mlp.down_proj", {"IQ4_NL", "IQ4_NL", "IQ4_NL", "IQ4_NL", "IQ4_NL", "IQ4_NL"}},
+        {"IQ4_XS", "self_attn.o_proj", {"IQ4_XS", "IQ4_XS", "IQ4_XS", "IQ4_XS", "IQ4_XS", "IQ4_XS"}},
         {"Q2_0", "self_attn.v_proj", {"Q2_0", "Q2_0", "Q2_0", "Q2_0", "Q2_0", "Q2_0"}},
         {"TQ2_0", "mlp.down_proj", {"TQ2_0", "TQ2_0", "TQ2_0", "TQ2_0", "TQ2_0", "TQ2_0"}},
         {"TQ1_0", "mlp.gate_proj", {"TQ1_0", "TQ1_0", "TQ1_0", "TQ1_0", "TQ1_0", "TQ1_0"}},
@@ -98,6 +102,7 @@ static void test_heads(void **state)
     c.num_kv_heads = 16;
     assert_string_equal(of_layer("Q2_K", &c, 0, "self_attn.v_proj"), "Q3_K");
     assert_string_equal(of_layer("Q2_K_S", &c, 0, "self_attn.v_proj"), "Q2_K");
+    assert_string_equal(of_layer("IQ4_NL", &c, 0, "self_attn.v_proj"), "IQ4_NL");
     c = large;
     c.num_layers = 80;
     assert_string_equal(of_layer("Q2_K", &c, 40, "self_attn.v_proj"), "Q5_K");
@@ -115,11 +120,11 @@ static void test_embeddings(void **state)
     static const struct {
         const char *mixture, *embedding, *head, *shared;
     } rows[] = {
-        {"Q2_K", "Q2_K", "Q6_K", "Q6_K"},   {"Q2_K_S", "Q2_K", "Q6_K", "Q6_K"}, {"Q3_K_M", "Q3_K", "Q6_K", "Q6_K"},
-        {"Q4_K_M", "Q4_K", "Q6_K", "Q6_K"}, {"Q3_K_L", "Q3_K", "Q6_K", "Q6_K"}, {"Q4_1", "Q4_1", "Q6_K", "Q6_K"},
-        {"Q4_0", "Q4_0", "Q6_K", "Q6_K"},   {"Q2_0", "Q4_K", "Q6_K", "Q6_K"},   {"TQ2_0", "Q4_K", "Q6_K", "Q6_K"},
-        {"TQ1_0", "Q4_K", "Q6_K", "Q6_K"},  {"Q8_0", "Q8_0", "Q8_0", "Q8_0"},   {"F16", "F16", "F16", "F16"},
-        {"F32", "F32", "F32", "F32"},
+        {"Q2_K", "Q2_K", "Q6_K", "Q6_K"},   {"Q2_K_S", "Q2_K", "Q6_K", "Q6_K"},   {"Q3_K_M", "Q3_K", "Q6_K", "Q6_K"},
+        {"Q4_K_M", "Q4_K", "Q6_K", "Q6_K"}, {"Q3_K_L", "Q3_K", "Q6_K", "Q6_K"},   {"Q4_1", "Q4_1", "Q6_K", "Q6_K"},
+        {"Q4_0", "Q4_0", "Q6_K", "Q6_K"},   {"Q2_0", "Q4_K", "Q6_K", "Q6_K"},     {"TQ2_0", "Q4_K", "Q6_K", "Q6_K"},
+        {"TQ1_0", "Q4_K", "Q6_K", "Q6_K"},  {"Q8_0", "Q8_0", "Q8_0", "Q8_0"},     {"F16", "F16", "F16", "F16"},
+        {"F32", "F32", "F32", "F32"},       {"IQ4_NL", "IQ4_NL", "Q6_K", "Q6_K"}, {"IQ4_XS", "IQ4_XS", "Q6_K", "Q6_K"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         assert_string_equal(type_in(rows[i].mixture, &large, "model.embed_tokens", 4096), rows[i].embedding);
@@ -142,6 +147,7 @@ static void test_fallbacks(void **state)
         {"Q3_K_M", "self_attn.v_proj", 128, "Q5_1"}, {"Q6_K", "mlp.up_proj", 128, "Q8_0"},
         {"Q2_K", "mlp.up_proj", 172, "F16"},         {"Q4_K_M", "mlp.down_proj", 172, "F16"},
         {"Q4_0", "mlp.up_proj", 172, "F16"},         {"Q8_0", "mlp.up_proj", 172, "F16"},
+        {"IQ4_XS", "mlp.up_proj", 96, "IQ4_NL"},     {"IQ4_NL", "mlp.up_proj", 172, "F16"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char module[96];
@@ -170,7 +176,7 @@ static void test_names(void **state)
         assert_true(gguf_mixture_file_type(gguf_mixture_at(n)) >= 0);
         assert_non_null(gguf_mixture_base(gguf_mixture_at(n)));
     }
-    assert_int_equal(n, 21);
+    assert_int_equal(n, 23);
     static const struct {
         const char *name;
         int number;
@@ -203,8 +209,8 @@ static void test_llama_quantize(void **state)
         {"IQ3_S", 26, NULL, "Q3_K_S (3.44"},   {"IQ3_M", 27, NULL, "Q3_K_M (3.88"},
         {"Q3_K", 12, "Q3_K_M", NULL},          {"IQ3_XS", 22, NULL, "Q3_K_S (3.44"},
         {"Q3_K_S", 11, "Q3_K_S", NULL},        {"Q3_K_M", 12, "Q3_K_M", NULL},
-        {"Q3_K_L", 13, "Q3_K_L", NULL},        {"IQ4_NL", 25, NULL, "Q4_K_S (4.5"},
-        {"IQ4_XS", 30, NULL, "Q4_K_S (4.5"},   {"Q4_K", 15, "Q4_K_M", NULL},
+        {"Q3_K_L", 13, "Q3_K_L", NULL},        {"IQ4_NL", 25, "IQ4_NL", NULL},
+        {"IQ4_XS", 30, "IQ4_XS", NULL},   {"Q4_K", 15, "Q4_K_M", NULL},
         {"Q4_K_S", 14, "Q4_K_S", NULL},        {"Q4_K_M", 15, "Q4_K_M", NULL},
         {"Q5_K", 17, "Q5_K_M", NULL},          {"Q5_K_S", 16, "Q5_K_S", NULL},
         {"Q5_K_M", 17, "Q5_K_M", NULL},        {"Q6_K", 18, "Q6_K", NULL},

@@ -22,16 +22,19 @@ static uint32_t random_u32(void)
     return random_state >> 8;
 }
 
-enum { N_GOLDEN = 4096 };
+/* Of codebooks as many that each entry comes. */
+enum { N_GOLDEN = 4096, N_WIDE = 1 << 18 };
 
 /* Where blocks hold floats of 16 bits (F32: its upper half); -1: no more. */
 static const struct {
     int id, at[2];
-} floats_at[] = {{GGML_F32, {2, -1}},    {GGML_F16, {0, -1}},    {GGML_BF16, {0, -1}},   {GGML_Q2_0, {0, -1}},
-                 {GGML_TQ2_0, {64, -1}}, {GGML_TQ1_0, {52, -1}}, {GGML_Q4_0, {0, -1}},   {GGML_Q4_1, {0, 2}},
-                 {GGML_Q5_0, {0, -1}},   {GGML_Q5_1, {0, 2}},    {GGML_Q8_0, {0, -1}},   {GGML_Q2_K, {80, 82}},
-                 {GGML_Q3_K, {108, -1}}, {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
-                 {GGML_IQ4_NL, {0, -1}}, {GGML_MXFP4, {-1, -1}}, {GGML_NVFP4, {-1, -1}}, {GGML_Q1_0, {0, -1}}};
+} floats_at[] = {{GGML_F32, {2, -1}},     {GGML_F16, {0, -1}},    {GGML_BF16, {0, -1}},   {GGML_Q2_0, {0, -1}},
+                 {GGML_TQ2_0, {64, -1}},  {GGML_TQ1_0, {52, -1}}, {GGML_Q4_0, {0, -1}},   {GGML_Q4_1, {0, 2}},
+                 {GGML_Q5_0, {0, -1}},    {GGML_Q5_1, {0, 2}},    {GGML_Q8_0, {0, -1}},   {GGML_Q2_K, {80, 82}},
+                 {GGML_Q3_K, {108, -1}},  {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
+                 {GGML_IQ4_NL, {0, -1}},  {GGML_IQ4_XS, {0, -1}}, {GGML_IQ1_S, {0, -1}},  {GGML_IQ1_M, {-1, -1}},
+                 {GGML_IQ2_XXS, {0, -1}}, {GGML_IQ2_XS, {0, -1}}, {GGML_IQ2_S, {0, -1}},  {GGML_IQ3_XXS, {0, -1}},
+                 {GGML_IQ3_S, {0, -1}},   {GGML_MXFP4, {-1, -1}}, {GGML_NVFP4, {-1, -1}}, {GGML_Q1_0, {0, -1}}};
 
 /* n weights of random bytes in which every float is finite: the top bit of its exponent is 0. */
 static void random_blocks(const struct gguf_type *t, uint64_t n, uint8_t *bytes)
@@ -46,36 +49,47 @@ static void random_blocks(const struct gguf_type *t, uint64_t n, uint8_t *bytes)
             bytes[floats_at[row].at[k] + 1] &= 0xBF;
         if (t->id == GGML_MXFP4)
             bytes[0] &= 0x7F;
+        if (t->id == GGML_IQ1_M) /* the top of its scale */
+            bytes[55] &= 0xBF;
     }
 }
 
-/* Of N_GOLDEN weights of random blocks as ggml 0.5.0 decodes them: weights 1, 85 and the last, and the hash
+/* Of n weights of random blocks as ggml 0.5.0 decodes them: weights 1, 85 and the last, and the hash
  * of all as little-endian floats (random_state = id + 1). */
 static const struct {
     int id;
+    uint32_t n;
     float values[3];
     const char *hash;
 } golden[] = {
-    {GGML_F32, {0x1.bb82dap-64f, 0x1.ed15aep-116f, 0x1.5094ecp-126f}, "720c5e1dd3929e5a60a7c4ca416112e9"},
-    {GGML_F16, {0x1.83p-7f, -0x1.8ap-14f, -0x1.384p-7f}, "e93efecc97b680c1451605d1b89b7bdf"},
-    {GGML_BF16, {0x1.7cp-69f, 0x1.64p-47f, 0x1.dep-63f}, "d915fc5116c7205116378cc84c70c382"},
-    {GGML_Q2_0, {-0x1.45cp+0f, 0x1.2b8p-12f, 0x1.4ap-14f}, "cea1122fb11e24c5420a0df65df31f61"},
-    {GGML_TQ2_0, {0x1.264p-11f, 0x1.264p-11f, -0x1.48p-15f}, "ce1db6e73a0dcdcb3d9bd3a5ff6e6781"},
-    {GGML_TQ1_0, {0x1.e18p+0f, -0x1.e18p+0f, 0x1.654p-14f}, "880c8835a0fde6b6e9445f7208491e24"},
-    {GGML_Q4_0, {0x1.c94p+0f, -0x1.edcp-4f, 0x1.de4p-1f}, "dd86e1d2f0cc6fd25828026679a41ba0"},
-    {GGML_Q4_1, {-0x1.4fcbp-3f, 0x1.df2fcp-4f, -0x1.b626p-1f}, "debc922b9c590716abf8b9570e940d5b"},
-    {GGML_Q5_0, {0x1.6f4p+1f, -0x1.2a8p-7f, -0x1.aap-5f}, "0e402493a546ea8d2e8271a8edcc2f6b"},
-    {GGML_Q5_1, {0x1.5558p-7f, -0x1.4240dp-4f, 0x1.0b0ep-6f}, "8a40f94e1dd7127a4cf0c04787821e8e"},
-    {GGML_Q8_0, {0x1.c0578p+2f, 0x1.5c3p+2f, -0x1.8aecp-7f}, "8ea5a29dfeecd8efd3590f6a9e6e9041"},
-    {GGML_Q2_K, {-0x1.09e74p-2f, -0x1.a8d58p-2f, 0x1.6f325p+0f}, "a04adb16a8a55e29a1f2b0683553b5ad"},
-    {GGML_Q3_K, {-0x0p+0f, 0x1.0a7p+0f, 0x1.6c5p-12f}, "b4af3163e5cc99c640bc60606c6caad3"},
-    {GGML_Q4_K, {-0x1.47e78p+0f, -0x1.7252p+0f, -0x1.582ep-4f}, "b0fca76409a71e54ca5f4ffb2eb80181"},
-    {GGML_Q5_K, {0x1.9d93p+7f, 0x1.b632p+7f, -0x1.606b6p-3f}, "a57e012d753c878df42e483e55fbc547"},
-    {GGML_Q6_K, {0x1.6fe9p+0f, 0x1.d28d8p+2f, 0x1.2d278p+2f}, "da71738539de5896ebc491cc11d657b1"},
-    {GGML_IQ4_NL, {0x1.1396p-8f, 0x1.6643p+4f, -0x1.e84p-10f}, "610b9b4ca57076f6c46828a2ed477a20"},
-    {GGML_MXFP4, {-0x1p-24f, 0x0p+0f, 0x1p-94f}, "b4526c43670cd85a2e746772cec4d1e7"},
-    {GGML_NVFP4, {-0x1.6p+4f, 0x0p+0f, 0x1.8p+1f}, "6edecf7bffaf6b76c908762edb4c59a2"},
-    {GGML_Q1_0, {0x1.2c4p-8f, 0x1.2c4p-8f, 0x1.b2p-5f}, "494a185655ed581ac169a83e55899f3c"},
+    {GGML_F32, N_GOLDEN, {0x1.bb82dap-64f, 0x1.ed15aep-116f, 0x1.5094ecp-126f}, "720c5e1dd3929e5a60a7c4ca416112e9"},
+    {GGML_F16, N_GOLDEN, {0x1.83p-7f, -0x1.8ap-14f, -0x1.384p-7f}, "e93efecc97b680c1451605d1b89b7bdf"},
+    {GGML_BF16, N_GOLDEN, {0x1.7cp-69f, 0x1.64p-47f, 0x1.dep-63f}, "d915fc5116c7205116378cc84c70c382"},
+    {GGML_Q2_0, N_GOLDEN, {-0x1.45cp+0f, 0x1.2b8p-12f, 0x1.4ap-14f}, "cea1122fb11e24c5420a0df65df31f61"},
+    {GGML_TQ2_0, N_GOLDEN, {0x1.264p-11f, 0x1.264p-11f, -0x1.48p-15f}, "ce1db6e73a0dcdcb3d9bd3a5ff6e6781"},
+    {GGML_TQ1_0, N_GOLDEN, {0x1.e18p+0f, -0x1.e18p+0f, 0x1.654p-14f}, "880c8835a0fde6b6e9445f7208491e24"},
+    {GGML_Q4_0, N_GOLDEN, {0x1.c94p+0f, -0x1.edcp-4f, 0x1.de4p-1f}, "dd86e1d2f0cc6fd25828026679a41ba0"},
+    {GGML_Q4_1, N_GOLDEN, {-0x1.4fcbp-3f, 0x1.df2fcp-4f, -0x1.b626p-1f}, "debc922b9c590716abf8b9570e940d5b"},
+    {GGML_Q5_0, N_GOLDEN, {0x1.6f4p+1f, -0x1.2a8p-7f, -0x1.aap-5f}, "0e402493a546ea8d2e8271a8edcc2f6b"},
+    {GGML_Q5_1, N_GOLDEN, {0x1.5558p-7f, -0x1.4240dp-4f, 0x1.0b0ep-6f}, "8a40f94e1dd7127a4cf0c04787821e8e"},
+    {GGML_Q8_0, N_GOLDEN, {0x1.c0578p+2f, 0x1.5c3p+2f, -0x1.8aecp-7f}, "8ea5a29dfeecd8efd3590f6a9e6e9041"},
+    {GGML_Q2_K, N_GOLDEN, {-0x1.09e74p-2f, -0x1.a8d58p-2f, 0x1.6f325p+0f}, "a04adb16a8a55e29a1f2b0683553b5ad"},
+    {GGML_Q3_K, N_GOLDEN, {-0x0p+0f, 0x1.0a7p+0f, 0x1.6c5p-12f}, "b4af3163e5cc99c640bc60606c6caad3"},
+    {GGML_Q4_K, N_GOLDEN, {-0x1.47e78p+0f, -0x1.7252p+0f, -0x1.582ep-4f}, "b0fca76409a71e54ca5f4ffb2eb80181"},
+    {GGML_Q5_K, N_GOLDEN, {0x1.9d93p+7f, 0x1.b632p+7f, -0x1.606b6p-3f}, "a57e012d753c878df42e483e55fbc547"},
+    {GGML_Q6_K, N_GOLDEN, {0x1.6fe9p+0f, 0x1.d28d8p+2f, 0x1.2d278p+2f}, "da71738539de5896ebc491cc11d657b1"},
+    {GGML_IQ4_NL, N_GOLDEN, {0x1.1396p-8f, 0x1.6643p+4f, -0x1.e84p-10f}, "610b9b4ca57076f6c46828a2ed477a20"},
+    {GGML_IQ4_XS, N_GOLDEN, {0x1.5497p-1f, -0x1.9c4bp-1f, -0x1.e0d1p+7f}, "66e50e603e5a5db238b6e46fe941d63b"},
+    {GGML_IQ1_S, N_WIDE, {-0x1.e488p-4f, 0x1.0a7ep-2f, -0x1.c698p-14f}, "c3eaf4ee01e2b0cc35d455f20e6a3fe1"},
+    {GGML_IQ1_M, N_WIDE, {0x1.f1c4p-12f, -0x1.225dp-10f, -0x1.32cp-9f}, "4c09a458315549a316dc355665efde2f"},
+    {GGML_IQ2_XXS, N_WIDE, {-0x1.b2d8p-7f, -0x1.18a3cp-5f, 0x1.33d64p+5f}, "8c0e099dfca70d924a2b637304c45f0a"},
+    {GGML_IQ2_XS, N_WIDE, {-0x1.806p-1f, 0x1.5c8p+0f, 0x1.705cp-2f}, "7755e11db3746732bafabc7c93c25ea3"},
+    {GGML_IQ2_S, N_WIDE, {0x1.6214p+2f, -0x1.4e858p+5f, -0x1.8a5p-7f}, "5c58902e2bf9aea2ffc7a3679d1a0635"},
+    {GGML_IQ3_XXS, N_WIDE, {0x1.74d5p-6f, -0x1.36b18p-5f, 0x1.bdap+2f}, "de13f2a27974ed40abe960ecbcd9d4fd"},
+    {GGML_IQ3_S, N_WIDE, {-0x1.34cp-5f, 0x1.4903p+1f, 0x1.1a972p-2f}, "a17d86d73e08a58da078b2442b16bd92"},
+    {GGML_MXFP4, N_GOLDEN, {-0x1p-24f, 0x0p+0f, 0x1p-94f}, "b4526c43670cd85a2e746772cec4d1e7"},
+    {GGML_NVFP4, N_GOLDEN, {-0x1.6p+4f, 0x0p+0f, 0x1.8p+1f}, "6edecf7bffaf6b76c908762edb4c59a2"},
+    {GGML_Q1_0, N_GOLDEN, {0x1.2c4p-8f, 0x1.2c4p-8f, 0x1.b2p-5f}, "494a185655ed581ac169a83e55899f3c"},
 };
 
 static bool little_endian(void)
@@ -89,23 +103,24 @@ static bool little_endian(void)
 static void test_golden(void **state)
 {
     (void)state;
-    static float values[N_GOLDEN];
-    static uint8_t bytes[N_GOLDEN * 4 + 1];
+    static float values[N_WIDE];
+    static uint8_t bytes[N_WIDE + 1];
     size_t i = 0;
     for (; gguf_type_at(i); i++) {
         const struct gguf_type *t = gguf_type_at(i);
+        const uint32_t n = golden[i].n;
         assert_int_equal(t->id, golden[i].id);
         uint8_t *odd = bytes + 1; /* any alignment */
         random_state = (uint32_t)t->id + 1;
-        random_blocks(t, N_GOLDEN, odd);
-        assert_true(gguf_row_bytes(t, N_GOLDEN) <= sizeof bytes - 1);
-        assert_true(gguf_row_valid(t, odd, N_GOLDEN));
-        gguf_dequant(t, odd, N_GOLDEN, values);
+        random_blocks(t, n, odd);
+        assert_true(gguf_row_bytes(t, n) <= sizeof bytes - 1);
+        assert_true(gguf_row_valid(t, odd, n));
+        gguf_dequant(t, odd, n, values);
         assert_true(values[1] == golden[i].values[0]);
         assert_true(values[85] == golden[i].values[1]);
-        assert_true(values[N_GOLDEN - 1] == golden[i].values[2]);
+        assert_true(values[n - 1] == golden[i].values[2]);
         char hex[33];
-        hash_hex(hash_bytes(values, sizeof values, (struct hash128){0, 0}), hex);
+        hash_hex(hash_bytes(values, n * sizeof *values, (struct hash128){0, 0}), hex);
         if (little_endian())
             assert_string_equal(hex, golden[i].hash);
     }
@@ -135,7 +150,8 @@ static void test_table(void **state)
                   {"ternary", 256, GGML_TQ1_0}, {"ternary", 128, GGML_Q2_0}, {"ternary", 96, GGML_NONE},
                   {"4", 32, GGML_Q4_0},         {"4", 128, GGML_Q4_0},       {"3", 64, GGML_NONE},
                   {"5", 32, GGML_Q5_0},         {"8", 32, GGML_Q8_0},        {"Q2_K", 16, GGML_Q2_K},
-                  {"TQ2_0", 256, GGML_TQ2_0},   {"Q6_K", 16, GGML_Q6_K}};
+                  {"TQ2_0", 256, GGML_TQ2_0},   {"Q6_K", 16, GGML_Q6_K},     {"IQ4_NL", 32, GGML_IQ4_NL},
+                  {"IQ4_XS", 32, GGML_IQ4_XS}};
     for (size_t i = 0; i < sizeof stored / sizeof stored[0]; i++) {
         struct quant_spec spec = {quant_type_find(stored[i].type), stored[i].group, SCALE_F16};
         const struct gguf_type *t = gguf_type_for(&spec);
@@ -153,6 +169,14 @@ static void test_valid(void **state)
         for (int k = 0; k < 2; k++) {
             random_blocks(t, 1024, bytes);
             uint8_t *last = bytes + gguf_row_bytes(t, 1024) - t->bytes;
+            if (t->id == GGML_IQ1_M) {
+                for (unsigned d = 0x7BFF; d <= 0x7C00; d++) {
+                    for (unsigned j = 0; j < 4; j++)
+                        last[49 + 2 * j] = (uint8_t)((last[49 + 2 * j] & 15) | (d >> 4 * j & 15) << 4);
+                    assert_int_equal(gguf_row_valid(t, bytes, 1024), d == 0x7BFF);
+                }
+                continue;
+            }
             if (t->id == GGML_MXFP4) {
                 last[0] = 254;
                 assert_true(gguf_row_valid(t, bytes, 1024));
@@ -180,6 +204,11 @@ static int random_in(int lo, int hi)
     return lo + (int)(random_u32() % (uint32_t)(hi - lo + 1));
 }
 
+static int random_code(const struct quant_type *t)
+{
+    return quant_type_level(t, random_u32() % quant_type_levels(t));
+}
+
 static uint16_t random_f16(void)
 {
     static const uint16_t odd[] = {0, 0x8000, 1, 0x8001, 0x3FF, 0x400, 0x7BFF, 0xFBFF, 0x3C00};
@@ -194,7 +223,7 @@ static void random_matrix(struct qlinear *q, uint32_t rows, uint32_t cols, struc
     const struct quant_type *k = spec.type;
     assert_true(qlinear_init(q, rows, cols, spec, NULL));
     for (size_t i = 0; i < (size_t)rows * cols; i++)
-        q->codes[i] = (int8_t)random_in(k->lo, k->hi);
+        q->codes[i] = (int8_t)random_code(k);
     for (size_t i = 0; i < (size_t)rows * quant_row_scales(&spec, cols); i++)
         q->scales[i] = f16_to_f32(random_f16());
     for (size_t i = 0; k->super && i < (size_t)rows * quant_row_groups(&spec, cols); i++) {
@@ -358,7 +387,7 @@ static void test_replace(void **state)
         gguf_replace_codes(t, bytes, q.codes, N, changed);
         assert_memory_equal(bytes, changed, gguf_row_bytes(t, N));
         for (size_t c = 0; c < N; c++)
-            others[c] = (int8_t)random_in(t->codes->lo, t->codes->hi);
+            others[c] = (int8_t)random_code(t->codes);
         gguf_replace_codes(t, bytes, others, N, changed);
         gguf_unpack_row(t, changed, &back, 0);
         assert_memory_equal(back.codes, others, N);
@@ -394,10 +423,12 @@ static const struct {
     int id;
     double error[2];
 } ggml_errors[] = {
-    {GGML_Q4_0, {2.2782e-02, 1.5986e-03}}, {GGML_Q4_1, {1.6425e-02, 8.7063e-04}}, {GGML_Q5_0, {6.2726e-03, 4.1604e-04}},
-    {GGML_Q5_1, {3.9024e-03, 2.0427e-04}}, {GGML_Q8_0, {8.0678e-05, 6.3043e-06}}, {GGML_Q2_K, {2.2873e-01, 1.1285e-02}},
-    {GGML_Q3_K, {6.6626e-02, 4.2952e-03}}, {GGML_Q4_K, {1.3591e-02, 8.6322e-04}}, {GGML_Q5_K, {3.7519e-03, 2.4682e-04}},
-    {GGML_Q6_K, {9.2746e-04, 6.0405e-05}},
+    {GGML_Q4_0, {2.2782e-02, 1.5986e-03}},   {GGML_Q4_1, {1.6425e-02, 8.7063e-04}},
+    {GGML_Q5_0, {6.2726e-03, 4.1604e-04}},   {GGML_Q5_1, {3.9024e-03, 2.0427e-04}},
+    {GGML_Q8_0, {8.0678e-05, 6.3043e-06}},   {GGML_Q2_K, {2.2873e-01, 1.1285e-02}},
+    {GGML_Q3_K, {6.6626e-02, 4.2952e-03}},   {GGML_Q4_K, {1.3591e-02, 8.6322e-04}},
+    {GGML_Q5_K, {3.7519e-03, 2.4682e-04}},   {GGML_Q6_K, {9.2746e-04, 6.0405e-05}},
+    {GGML_IQ4_NL, {1.7957e-02, 1.1834e-03}}, {GGML_IQ4_XS, {1.8000e-02, 1.2397e-03}},
 };
 
 static double weighted_error(const struct gguf_type *t, const float *w, const float *importance, size_t n,

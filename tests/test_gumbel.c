@@ -8,9 +8,16 @@ static const struct model {
     uint32_t levels, relative;
     int lo, hi;
     bool offsets;
-} models[] = {{3, 0, -1, 1, false}, {4, 0, -2, 1, false}, {5, 1, -4, 3, false}, {5, 1, -8, 7, false},
-              {2, 0, 0, 1, false},  {4, 0, 0, 3, true},   {5, 1, 0, 15, true}};
+    const int8_t *table; /* NULL: all integers */
+} models[] = {{3, 0, -1, 1, false, NULL}, {4, 0, -2, 1, false, NULL},    {5, 1, -4, 3, false, NULL},
+              {5, 1, -8, 7, false, NULL}, {2, 0, 0, 1, false, NULL},     {4, 0, 0, 3, true, NULL},
+              {5, 1, 0, 15, true, NULL},  {5, 1, -127, 113, false, iq4}, {5, 1, -12, 12, false, fp4}};
 enum { N_MODELS = sizeof models / sizeof models[0] };
+
+/* The kernel for a model's levels. */
+#define KERNEL_FOR(name, m) ((m)->table ? KERNEL_ID_##name##_uneven : KERNEL_ID_##name)
+static const unsigned steps[] = {KERNEL_ID_gumbel_step, KERNEL_ID_gumbel_step_uneven},
+                      all_codes[] = {KERNEL_ID_gumbel_codes, KERNEL_ID_gumbel_codes_uneven};
 /* What a logit's integer counts. */
 #define UNIT 0x1p-11f
 
@@ -41,7 +48,7 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
                       .ldc = words_of(s)};
     t.planes = m->offsets ? 2 : 1;
     t.centre = m->offsets ? 0.5 * (m->lo + m->hi) : 0;
-    t.g = (struct ref_gumbel){m->levels, m->relative, m->lo, m->hi, 1234, 77};
+    t.g = (struct ref_gumbel){m->levels, m->relative, m->lo, m->hi, 1234, 77, m->table};
     t.n = (size_t)s.rows * s.cols;
     t.n_state = t.n * ref_state_words(&t.g);
     t.n_scales = (size_t)s.rows * t.planes * t.groups;
@@ -50,7 +57,7 @@ static struct setup setup_make(struct shape s, const struct model *m, uint32_t r
     t.scales = normals(t.n_scales, 0.03f, seed + 2);
     for (size_t i = 0; m->offsets && i < t.n_scales; i++)
         t.scales[i] = i / t.groups % 2 ? -fabsf(t.scales[i]) : fabsf(t.scales[i]);
-    t.codes = random_codes(s, m->lo, m->hi, seed + 3);
+    t.codes = random_codes(s, m->lo, m->hi, m->table, seed + 3);
     t.state = buffer_make(t.n_state, NULL);
     t.b_scales = buffer_make(t.n_scales, t.scales);
     t.smom = buffer_make(t.n_scales, NULL);
@@ -72,22 +79,24 @@ static void setup_free(struct setup *t)
 
 static struct kernel_shape shape_of(const struct setup *t, float tau, float kappa)
 {
-    return (struct kernel_shape){.rows = t->s.rows,
-                                 .cols = t->s.cols,
-                                 .group = t->s.group,
-                                 .groups = t->groups,
-                                 .ldc = t->ldc,
-                                 .levels = t->g.levels,
-                                 .relative = t->g.relative,
-                                 .lo = (uint32_t)t->g.lo,
-                                 .hi = (uint32_t)t->g.hi,
-                                 .seed = t->g.seed,
-                                 .tensor = t->g.tensor,
-                                 .row0 = t->row0,
-                                 .tau = tau,
-                                 .kappa = kappa * UNIT,
-                                 .origin = t->origin,
-                                 .offsets = t->planes - 1};
+    struct kernel_shape s = {.rows = t->s.rows,
+                             .cols = t->s.cols,
+                             .group = t->s.group,
+                             .groups = t->groups,
+                             .ldc = t->ldc,
+                             .levels = t->g.levels,
+                             .relative = t->g.relative,
+                             .lo = (uint32_t)t->g.lo,
+                             .hi = (uint32_t)t->g.hi,
+                             .seed = t->g.seed,
+                             .tensor = t->g.tensor,
+                             .row0 = t->row0,
+                             .tau = tau,
+                             .kappa = kappa * UNIT,
+                             .origin = t->origin,
+                             .offsets = t->planes - 1};
+    set_table(&s, t->g.table);
+    return s;
 }
 
 static void init(const struct setup *t)
@@ -97,7 +106,7 @@ static void init(const struct setup *t)
     struct kernel_shape s = shape_of(t, 2, 100);
     union kernel_args args;
     s.init_noise = 0.01f / UNIT, s.init_gap = 6;
-    kernel_case_call(cmd, KERNEL_ID_gumbel_init, &s, views, &args);
+    kernel_case_call(cmd, KERNEL_FOR(gumbel_init, &t->g), &s, views, &args);
 }
 
 static void learn(const struct setup *t, uint32_t step, float tau, float kappa)
@@ -109,7 +118,7 @@ static void learn(const struct setup *t, uint32_t step, float tau, float kappa)
     s.step = step, s.tau1 = tau * 0.9f, s.kappa1 = kappa * 1.1f * UNIT, s.decay = t->decay;
     s.lr_logits = t->lr_logits, s.lr_scales = 5e-4f, s.lr_offsets = 7e-4f;
     s.beta1 = t->beta1, s.beta2 = t->beta2;
-    kernel_case_call(cmd, KERNEL_ID_gumbel_step, &s, views, &args);
+    kernel_case_call(cmd, KERNEL_FOR(gumbel_step, &t->g), &s, views, &args);
 }
 
 struct snapshot {
@@ -226,7 +235,7 @@ static void test_init(void **state)
             }
             double mean = soft(&t, &p, &now, 0, 2, 100, prob);
             near(now.diff[k], t.scales[p.group] * mean + offset_of(&t, &p, t.scales) - origin * t.w[k],
-                 3 * softmax_error(2, 100), fabs(t.scales[p.group]) * 8);
+                 3 * softmax_error(2, 100), fabs(t.scales[p.group]) * (m->table ? m->hi : 8));
         }
         snapshot_free(&now);
         setup_free(&t);
@@ -311,7 +320,9 @@ static void check_step(const struct setup *t, const struct snapshot *was, const 
         struct place p = place_of(t, i);
         double prob[REF_LEVELS], g = t->grad[i], s = was->scales[p.group];
         double mean = soft(t, &p, was, step, tau, kappa, prob);
-        double span = t->g.relative ? 2 + abs(p.c0) : fmax(abs(t->g.lo), abs(t->g.hi));
+        double span = t->g.table      ? fmax(abs(t->g.lo), t->g.hi)
+                      : t->g.relative ? 2 + abs(p.c0)
+                                      : fmax(abs(t->g.lo), abs(t->g.hi));
         scale_grad[p.group] += g * (mean - t->centre);
         scale_error[p.group] += fabs(g) * span * error * 3;
         if (t->planes > 1) {
@@ -347,23 +358,26 @@ static void test_step(void **state)
 {
     (void)state;
     enum { STEPS = 4 };
-    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
-        for (unsigned i = 0; i < 2 * N_SHAPES * N_MODELS; i++) {
-            struct setup t =
-                setup_make(shapes[i / 2 / N_MODELS], &models[i / 2 % N_MODELS], i / 2 % 2 ? 0xfffff000u : i, i % 2, i);
-            init(&t);
-            struct snapshot was = snapshot_take(&t);
-            for (uint32_t step = 0; step < STEPS; step++) {
-                float f = (float)step / (STEPS - 1), tau = 2 - 1.95f * f, kappa = 100 + 400 * f;
-                learn(&t, step, tau, kappa);
-                struct snapshot now = snapshot_take(&t);
-                check_step(&t, &was, &now, step, tau, kappa);
+    for (unsigned u = 0, v; u < 2; u++)
+        for (v = 0; variant_use(steps[u], &v); v++)
+            for (unsigned i = 0; i < 2 * N_SHAPES * N_MODELS; i++) {
+                const struct model *m = &models[i / 2 % N_MODELS];
+                if (KERNEL_FOR(gumbel_step, m) != steps[u])
+                    continue;
+                struct setup t = setup_make(shapes[i / 2 / N_MODELS], m, i / 2 % 2 ? 0xfffff000u : i, i % 2, i);
+                init(&t);
+                struct snapshot was = snapshot_take(&t);
+                for (uint32_t step = 0; step < STEPS; step++) {
+                    float f = (float)step / (STEPS - 1), tau = 2 - 1.95f * f, kappa = 100 + 400 * f;
+                    learn(&t, step, tau, kappa);
+                    struct snapshot now = snapshot_take(&t);
+                    check_step(&t, &was, &now, step, tau, kappa);
+                    snapshot_free(&was);
+                    was = now;
+                }
                 snapshot_free(&was);
-                was = now;
+                setup_free(&t);
             }
-            snapshot_free(&was);
-            setup_free(&t);
-        }
 }
 
 /* With beta1 = beta2 = 0 the momenta are the gradients. They must be those of Loss = sum of grad * (s * mean
@@ -373,60 +387,64 @@ static void test_gradients(void **state)
     (void)state;
     const float tau = 0.7f, kappa = 100;
     const uint32_t step = 5;
-    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
-        for (unsigned i = 0; i < N_MODELS; i++) {
-            struct setup t = setup_make((struct shape){5, 172, 64}, &models[i], 3, 1, i + 7);
-            init(&t);
-            struct snapshot was = snapshot_take(&t);
-            t.beta1 = t.beta2 = 0;
-            learn(&t, step, tau, kappa);
-            struct snapshot now = snapshot_take(&t);
-            double *scale_grad = calloc(t.n_scales, sizeof(double)), *scale_size = calloc(t.n_scales, sizeof(double));
-            for (size_t k = 0; k < t.n; k++) {
-                struct place p = place_of(&t, k);
-                double l[REF_LEVELS], m[REF_LEVELS], ignored[REF_LEVELS], prob[REF_LEVELS], s = t.scales[p.group],
-                                                                                            g = t.grad[k], h = 1e-6;
-                load(&t, &p, &was, l, ignored);
-                load(&t, &p, &now, ignored, m);
-                double mean = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob), most = 0;
-                int logit;
-                float momentum;
-                for (uint32_t d = 0; d < t.g.levels; d++)
-                    most = fmax(most, fabs(m[d]));
-                /* A scale's gradient moves the offset so that the centre stays; the offset's moves it alone.
+    for (unsigned u = 0, v; u < 2; u++)
+        for (v = 0; variant_use(steps[u], &v); v++)
+            for (unsigned i = 0; i < N_MODELS; i++) {
+                if (KERNEL_FOR(gumbel_step, &models[i]) != steps[u])
+                    continue;
+                struct setup t = setup_make((struct shape){5, 172, 64}, &models[i], 3, 1, i + 7);
+                init(&t);
+                struct snapshot was = snapshot_take(&t);
+                t.beta1 = t.beta2 = 0;
+                learn(&t, step, tau, kappa);
+                struct snapshot now = snapshot_take(&t);
+                double *scale_grad = calloc(t.n_scales, sizeof(double)),
+                       *scale_size = calloc(t.n_scales, sizeof(double));
+                for (size_t k = 0; k < t.n; k++) {
+                    struct place p = place_of(&t, k);
+                    double l[REF_LEVELS], m[REF_LEVELS], ignored[REF_LEVELS], prob[REF_LEVELS], s = t.scales[p.group],
+                                                                                                g = t.grad[k], h = 1e-6;
+                    load(&t, &p, &was, l, ignored);
+                    load(&t, &p, &now, ignored, m);
+                    double mean = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob), most = 0;
+                    int logit;
+                    float momentum;
+                    for (uint32_t d = 0; d < t.g.levels; d++)
+                        most = fmax(most, fabs(m[d]));
+                    /* A scale's gradient moves the offset so that the centre stays; the offset's moves it alone.
                  */
-                double o = offset_of(&t, &p, t.scales), z = t.centre;
-                scale_grad[p.group] += g * ((s + h) * mean + (o - z * h) - (s - h) * mean - (o + z * h)) / (2 * h);
-                scale_size[p.group] += fabs(g) * (fabs(mean) + z);
-                if (t.planes > 1) {
-                    scale_grad[p.group + t.groups] += g * ((s * mean + o + h) - (s * mean + o - h)) / (2 * h);
-                    scale_size[p.group + t.groups] += fabs(g);
+                    double o = offset_of(&t, &p, t.scales), z = t.centre;
+                    scale_grad[p.group] += g * ((s + h) * mean + (o - z * h) - (s - h) * mean - (o + z * h)) / (2 * h);
+                    scale_size[p.group] += fabs(g) * (fabs(mean) + z);
+                    if (t.planes > 1) {
+                        scale_grad[p.group + t.groups] += g * ((s * mean + o + h) - (s * mean + o - h)) / (2 * h);
+                        scale_size[p.group + t.groups] += fabs(g);
+                    }
+                    for (uint32_t d = 0; d < t.g.levels; d++) {
+                        double middle = l[d];
+                        l[d] = middle + h / UNIT;
+                        double up = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob);
+                        l[d] = middle - h / UNIT;
+                        double down = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob);
+                        l[d] = middle;
+                        /* Momenta are rounded to 10 bits, of five levels to 4; the start code's is the sum of others. */
+                        double want = g * s * (up - down) / (2 * h) * UNIT, floor = fabs(g * s) * kappa / tau * 1e-3 *
+                                                                                    fmax(1, abs(p.c0) / 4.0) *
+                                                                                    UNIT; /* of f32 levels */
+                        within(m[d], want,
+                               1e-3 * fmax(fabs(want), floor) +
+                                   (t.g.levels > 4 ? 0x1p-3 : 0x1p-9) *
+                                       (stored(&t, &p, &now, d, &logit, &momentum) ? fabs(m[d]) : 3 * most));
+                    }
                 }
-                for (uint32_t d = 0; d < t.g.levels; d++) {
-                    double middle = l[d];
-                    l[d] = middle + h / UNIT;
-                    double up = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob);
-                    l[d] = middle - h / UNIT;
-                    double down = ref_gumbel_soft(&t.g, p.c0, p.element, step, l, tau, kappa * UNIT, prob);
-                    l[d] = middle;
-                    /* Momenta are rounded to 10 bits, of five levels to 4; the start code's is the sum of others. */
-                    double want = g * s * (up - down) / (2 * h) * UNIT,
-                           floor =
-                               fabs(g * s) * kappa / tau * 1e-3 * fmax(1, abs(p.c0) / 4.0) * UNIT; /* of f32 levels */
-                    within(m[d], want,
-                           1e-3 * fmax(fabs(want), floor) +
-                               (t.g.levels > 4 ? 0x1p-3 : 0x1p-9) *
-                                   (stored(&t, &p, &now, d, &logit, &momentum) ? fabs(m[d]) : 3 * most));
-                }
+                for (size_t k = 0; k < t.n_scales; k++)
+                    near(now.smom[k], scale_grad[k], 1e-3, scale_size[k] * 0.1);
+                free(scale_grad);
+                free(scale_size);
+                snapshot_free(&was);
+                snapshot_free(&now);
+                setup_free(&t);
             }
-            for (size_t k = 0; k < t.n_scales; k++)
-                near(now.smom[k], scale_grad[k], 1e-3, scale_size[k] * 0.1);
-            free(scale_grad);
-            free(scale_size);
-            snapshot_free(&was);
-            snapshot_free(&now);
-            setup_free(&t);
-        }
 }
 
 /* Steps far below one unit, always the same way: on average logits go as far as they should. */
@@ -477,45 +495,49 @@ static void test_tiles_change_nothing(void **state)
     (void)state;
     const struct shape s = {130, 96, 10};
     const uint32_t cut = 64;
-    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_step, &v); v++)
-        for (unsigned i = 0; i < N_MODELS; i++) {
-            struct snapshot runs[3];
-            struct setup t;
-            for (unsigned run = 0; run < 3; run++) {
-                t = setup_make(s, &models[i], 11, 1, i + 3);
-                for (uint32_t row = 0; row < s.rows; row += run == 2 ? cut : s.rows) {
-                    struct setup part = t;
-                    uint32_t rows = run == 2 && s.rows - row > cut ? cut : s.rows - row;
-                    uint64_t n = (uint64_t)row * s.cols * 4, m = (uint64_t)rows * s.cols * 4, q = ref_state_words(&t.g);
-                    part.s.rows = rows;
-                    part.row0 += row;
-                    part.state.view = gpu_slice(t.state.view, n * q, m * q);
-                    part.b_w.view = gpu_slice(t.b_w.view, n, m);
-                    part.b_grad.view = gpu_slice(t.b_grad.view, n, m);
-                    part.diff.view = gpu_slice(t.diff.view, n, m);
-                    part.b_scales.view = gpu_slice(t.b_scales.view, (uint64_t)row * t.planes * t.groups * 4,
+    for (unsigned u = 0, v; u < 2; u++)
+        for (v = 0; variant_use(steps[u], &v); v++)
+            for (unsigned i = 0; i < N_MODELS; i++) {
+                if (KERNEL_FOR(gumbel_step, &models[i]) != steps[u])
+                    continue;
+                struct snapshot runs[3];
+                struct setup t;
+                for (unsigned run = 0; run < 3; run++) {
+                    t = setup_make(s, &models[i], 11, 1, i + 3);
+                    for (uint32_t row = 0; row < s.rows; row += run == 2 ? cut : s.rows) {
+                        struct setup part = t;
+                        uint32_t rows = run == 2 && s.rows - row > cut ? cut : s.rows - row;
+                        uint64_t n = (uint64_t)row * s.cols * 4, m = (uint64_t)rows * s.cols * 4,
+                                 q = ref_state_words(&t.g);
+                        part.s.rows = rows;
+                        part.row0 += row;
+                        part.state.view = gpu_slice(t.state.view, n * q, m * q);
+                        part.b_w.view = gpu_slice(t.b_w.view, n, m);
+                        part.b_grad.view = gpu_slice(t.b_grad.view, n, m);
+                        part.diff.view = gpu_slice(t.diff.view, n, m);
+                        part.b_scales.view = gpu_slice(t.b_scales.view, (uint64_t)row * t.planes * t.groups * 4,
+                                                       (uint64_t)rows * t.planes * t.groups * 4);
+                        part.smom.view = gpu_slice(t.smom.view, (uint64_t)row * t.planes * t.groups * 4,
                                                    (uint64_t)rows * t.planes * t.groups * 4);
-                    part.smom.view = gpu_slice(t.smom.view, (uint64_t)row * t.planes * t.groups * 4,
-                                               (uint64_t)rows * t.planes * t.groups * 4);
-                    part.b_codes.view =
-                        gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
-                    init(&part);
-                    for (uint32_t step = 0; step < 3; step++) {
-                        learn(&part, step, 1.5f - 0.5f * (float)step, 200);
+                        part.b_codes.view =
+                            gpu_slice(t.b_codes.view, (uint64_t)row * t.ldc * 4, (uint64_t)rows * t.ldc * 4);
+                        init(&part);
+                        for (uint32_t step = 0; step < 3; step++) {
+                            learn(&part, step, 1.5f - 0.5f * (float)step, 200);
+                        }
                     }
+                    runs[run] = snapshot_take(&t);
+                    setup_free(&t);
                 }
-                runs[run] = snapshot_take(&t);
-                setup_free(&t);
+                for (unsigned run = 1; run < 3; run++) {
+                    same_bits(runs[0].state, runs[run].state, t.n_state);
+                    same_bits(runs[0].scales, runs[run].scales, t.n_scales);
+                    same_bits(runs[0].smom, runs[run].smom, t.n_scales);
+                    same_bits(runs[0].diff, runs[run].diff, t.n);
+                }
+                for (unsigned run = 0; run < 3; run++)
+                    snapshot_free(&runs[run]);
             }
-            for (unsigned run = 1; run < 3; run++) {
-                same_bits(runs[0].state, runs[run].state, t.n_state);
-                same_bits(runs[0].scales, runs[run].scales, t.n_scales);
-                same_bits(runs[0].smom, runs[run].smom, t.n_scales);
-                same_bits(runs[0].diff, runs[run].diff, t.n);
-            }
-            for (unsigned run = 0; run < 3; run++)
-                snapshot_free(&runs[run]);
-        }
 }
 
 /* A level's state: a logit of -1, 0 or 1, and any momentum. */
@@ -529,35 +551,39 @@ static uint32_t coarse(const struct ref_gumbel *g, uint64_t *seed)
 static void test_codes(void **state)
 {
     (void)state;
-    for (unsigned v = 0; variant_use(KERNEL_ID_gumbel_codes, &v); v++)
-        for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
-            struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, 1, i);
-            uint64_t seed = i;
-            uint32_t *words = malloc(t.n_state * sizeof *words);
-            for (size_t k = 0; k < t.n; k++) {
-                struct place p = place_of(&t, k);
-                uint32_t fourth = coarse(&t.g, &seed), bytes = (fourth >> 20) << 12 | (fourth & 0xfff);
-                for (unsigned w = 0; w < ref_state_words(&t.g); w++)
-                    words[p.state + w * t.s.cols] =
-                        coarse(&t.g, &seed) | (t.g.levels > 4 ? (bytes >> 8 * w & 255) << 12 : 0);
+    for (unsigned u = 0, v; u < 2; u++)
+        for (v = 0; variant_use(all_codes[u], &v); v++)
+            for (unsigned i = 0; i < N_SHAPES * N_MODELS; i++) {
+                if (KERNEL_FOR(gumbel_codes, &models[i % N_MODELS]) != all_codes[u])
+                    continue;
+                struct setup t = setup_make(shapes[i / N_MODELS], &models[i % N_MODELS], 0, 1, i);
+                uint64_t seed = i;
+                uint32_t *words = malloc(t.n_state * sizeof *words);
+                for (size_t k = 0; k < t.n; k++) {
+                    struct place p = place_of(&t, k);
+                    uint32_t fourth = coarse(&t.g, &seed), bytes = (fourth >> 20) << 12 | (fourth & 0xfff);
+                    for (unsigned w = 0; w < ref_state_words(&t.g); w++)
+                        words[p.state + w * t.s.cols] =
+                            coarse(&t.g, &seed) | (t.g.levels > 4 ? (bytes >> 8 * w & 255) << 12 : 0);
+                }
+                struct buffer bl = buffer_make(t.n_state, words);
+                struct buffer out = buffer_make((size_t)t.s.rows * t.ldc, NULL);
+                const struct gpu_view views[] = {bl.view, t.b_codes.view, out.view};
+                struct kernel_shape shape = shape_of(&t, 1, 1);
+                union kernel_args args;
+                kernel_case_call(cmd, all_codes[u], &shape, views, &args);
+                uint32_t *codes = buffer_read(&out);
+                check_pads(codes, t.s);
+                for (size_t k = 0; k < t.n; k++) {
+                    struct place p = place_of(&t, k);
+                    double l[REF_LEVELS], m[REF_LEVELS];
+                    load(&t, &p, &(struct snapshot){.state = words}, l, m);
+                    assert_int_equal(code_at(codes, t.s, p.row, p.col), ref_gumbel_code(&t.g, p.c0, l));
+                }
+                free(words);
+                free(codes);
+                setup_free(&t);
             }
-            struct buffer bl = buffer_make(t.n_state, words);
-            struct buffer out = buffer_make((size_t)t.s.rows * t.ldc, NULL);
-            tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){bl.view, t.b_codes.view, out.view, t.s.rows, t.s.cols,
-                                                                t.ldc, t.g.levels, t.g.relative, (uint32_t)t.g.lo,
-                                                                (uint32_t)t.g.hi});
-            uint32_t *codes = buffer_read(&out);
-            check_pads(codes, t.s);
-            for (size_t k = 0; k < t.n; k++) {
-                struct place p = place_of(&t, k);
-                double l[REF_LEVELS], m[REF_LEVELS];
-                load(&t, &p, &(struct snapshot){.state = words}, l, m);
-                assert_int_equal(code_at(codes, t.s, p.row, p.col), ref_gumbel_code(&t.g, p.c0, l));
-            }
-            free(words);
-            free(codes);
-            setup_free(&t);
-        }
 }
 
 /* The generator on the host, of which the kernels' noise is the image: moments, and no correlation between

@@ -7,18 +7,31 @@
 
 static const struct grid {
     int lo, hi;
-} grids[] = {{-1, 1}, {-2, 1}, {-4, 3}, {-8, 7}, {-128, 127}};
-enum { N_GRIDS = sizeof grids / sizeof grids[0] };
+    const int8_t *levels; /* NULL: all integers */
+} grids[] = {{-1, 1, NULL},     {-2, 1, NULL},    {-4, 3, NULL}, {-8, 7, NULL},
+             {-128, 127, NULL}, {-127, 113, iq4}, {-12, 12, fp4}};
+enum { N_GRIDS = sizeof grids / sizeof grids[0], N_EVEN = N_GRIDS - 2 };
+
+/* Of two neighbouring levels those of which x lies halfway between, but for a share of their distance. */
+static bool is_tie(double x, int a, int b, struct grid g, double share)
+{
+    for (int c = a < b ? a + 1 : b + 1; g.levels && c < (a < b ? b : a); c++)
+        if (ref_level(c, 1, g.lo, g.hi, g.levels) == c)
+            return false;
+    return (g.levels || abs(a - b) == 1) && fabs(x - 0.5 * (a + b)) < share * abs(a - b);
+}
 
 /* The shape and levels as what kernels take; rows of w lie `pad` apart. */
 static struct kernel_shape case_of(struct shape s, struct grid g, uint32_t pad)
 {
-    return (struct kernel_shape){.rows = s.rows,
-                                 .cols = s.cols,
-                                 .group = s.group,
-                                 .ldw = s.cols + pad,
-                                 .lo = (uint32_t)g.lo,
-                                 .hi = (uint32_t)g.hi};
+    struct kernel_shape k = {.rows = s.rows,
+                             .cols = s.cols,
+                             .group = s.group,
+                             .ldw = s.cols + pad,
+                             .lo = (uint32_t)g.lo,
+                             .hi = (uint32_t)g.hi};
+    set_table(&k, g.levels);
+    return k;
 }
 
 /* Group k of row r of w. */
@@ -51,8 +64,8 @@ static void call_halves(struct kernel_test *t)
  * candidate whose error is that of the best one, but for what the power's polynomial may confuse. */
 static void check_scale(float s, const float *w, const float *cost, size_t n, struct grid g, unsigned type)
 {
-    double least = ref_best_scale(w, cost, n, g.lo, g.hi, 80, 2.4, type, NULL);
-    double error = ref_best_scale(w, cost, n, g.lo, g.hi, 80, 2.4, type, &s);
+    double least = ref_best_scale(w, cost, n, g.lo, g.hi, g.levels, 80, 2.4, type, NULL);
+    double error = ref_best_scale(w, cost, n, g.lo, g.hi, g.levels, 80, 2.4, type, &s);
     if (!isfinite(error))
         fail_msg("%.9g, type %u, group of %zu, is no candidate's scale", (double)s, type, n);
     /* Small groups are met exactly, up to the last bits of a candidate. */
@@ -62,17 +75,16 @@ static void check_scale(float s, const float *w, const float *cost, size_t n, st
     within(error, least, 1e-4 * least + (double)n * pow(most * 1e-6, 2.4));
 }
 
-static void test_scale_search(void **state)
+static void scale_search(unsigned kernel, const struct grid *of, unsigned n_grids)
 {
-    (void)state;
-    for (unsigned v = 0; variant_use(KERNEL_ID_scale_search, &v); v++)
-        for (unsigned i = 0; i < N_SHAPES * N_GRIDS; i++) {
-            struct grid g = grids[i % N_GRIDS];
-            struct kernel_shape s = case_of(shapes[i / N_GRIDS], g, 3);
+    for (unsigned v = 0; variant_use(kernel, &v); v++)
+        for (unsigned i = 0; i < N_SHAPES * n_grids; i++) {
+            struct grid g = of[i % n_grids];
+            struct kernel_shape s = case_of(shapes[i / n_grids], g, 3);
             struct kernel_test t;
             uint32_t n;
             s.candidates = 80, s.scale_type = i % 3, s.weighted = i % 2;
-            kernel_begin(&t, KERNEL_ID_scale_search, s, i);
+            kernel_begin(&t, kernel, s, i);
             for (uint32_t c = 0; c < s.group && c < s.cols && s.rows > 1; c++)
                 ((float *)t.in[0])[c] = 0; /* a group of zeros */
             call_halves(&t);
@@ -86,12 +98,19 @@ static void test_scale_search(void **state)
         }
 }
 
+static void test_scale_search(void **state)
+{
+    (void)state;
+    scale_search(KERNEL_ID_scale_search, grids, N_EVEN);
+    scale_search(KERNEL_ID_scale_search_uneven, grids + N_EVEN, N_GRIDS - N_EVEN);
+}
+
 /* Weights so small or large that the scale leaves its type's range, and groups that are no group. */
 static void test_scale_search_extremes(void **state)
 {
     (void)state;
     static const float sizes[] = {1e-30f, 1e-9f, 3e-7f, 1.0f, 3e4f, 1e6f, 1e30f, 1e-40f};
-    const struct grid g = {-2, 1};
+    const struct grid g = {-2, 1, NULL};
     for (unsigned v = 0; variant_use(KERNEL_ID_scale_search, &v); v++)
         for (unsigned type = 0; type < 3; type++)
             for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -118,7 +137,7 @@ static void quantize_dequant(struct shape shape, struct grid g, uint32_t pad, bo
     struct kernel_shape s = case_of(shape, g, pad);
     struct kernel_test q, d;
     s.offsets = offsets;
-    kernel_begin(&q, KERNEL_ID_quantize, s, seed);
+    kernel_begin(&q, g.levels ? KERNEL_ID_quantize_uneven : KERNEL_ID_quantize, s, seed);
     kernel_begin(&d, KERNEL_ID_dequant, s, seed);
     float *scales = q.in[1];
     if (s.rows > 1)
@@ -137,9 +156,9 @@ static void quantize_dequant(struct shape shape, struct grid g, uint32_t pad, bo
             const float *of_group = scales + (size_t)r * (1 + s.offsets) * q.s.groups + c / s.group;
             float scale = of_group[0], offset = offsets ? of_group[q.s.groups] : 0, got = back[r * s.ldw + c];
             double x = (double)w[r * s.ldw + c] - offset;
-            int code = code_at(codes, shape, r, c), ref = ref_level(x, scale, g.lo, g.hi);
+            int code = code_at(codes, shape, r, c), ref = ref_level(x, scale, g.lo, g.hi, g.levels);
             if (code != ref) /* a tie, within the rounding of the quotient */
-                assert_true(abs(code - ref) == 1 && fabs(fabs(x / scale - 0.5 * (code + ref))) < 1e-4);
+                assert_true(is_tie(x / scale, code, ref, g, 1e-4));
             if (offsets) /* whether the product is rounded first is the device's choice */
                 within(got, (double)code * scale + offset, 1.2e-7 * (fabs((double)code * scale) + fabs(offset)));
             else
@@ -163,7 +182,7 @@ static void test_quantize_dequant(void **state)
 static void test_affine_search(void **state)
 {
     (void)state;
-    static const struct grid affine[] = {{0, 3}, {0, 15}, {0, 31}, {-2, 1}};
+    static const struct grid affine[] = {{0, 3, NULL}, {0, 15, NULL}, {0, 31, NULL}, {-2, 1, NULL}};
     /* Tiny, ordinary and huge weights; a shift that leaves whole groups on one side of 0. */
     static const float sizes[] = {0.02f, 1e-30f, 1e25f}, shifts[] = {0, 3, -3, 0.5f};
     for (unsigned v = 0; variant_use(KERNEL_ID_affine_search, &v); v++)
@@ -299,12 +318,23 @@ static const struct kernel_shape segments[] = {
     SEGMENT(70, 256, 128, 128, 16), SEGMENT(9, 160, 32, 128, 32), SEGMENT(3, 77, 16, 61, 8)};
 
 /* All grids in turn. */
+static void set_grid(struct kernel_test *t, struct grid g)
+{
+    t->s.lo = (uint32_t)g.lo;
+    t->s.hi = (uint32_t)g.hi;
+    set_table(&t->s, g.levels);
+}
+
 static void prepare_segment(struct kernel_test *t)
 {
     static unsigned calls;
-    struct grid g = grids[calls++ / 2 % N_GRIDS];
-    t->s.lo = (uint32_t)g.lo;
-    t->s.hi = (uint32_t)g.hi;
+    set_grid(t, grids[calls++ / 2 % N_EVEN]);
+}
+
+static void prepare_uneven_segment(struct kernel_test *t)
+{
+    static unsigned calls;
+    set_grid(t, grids[N_EVEN + calls++ / 2 % (N_GRIDS - N_EVEN)]);
 }
 
 static void compare_segment(struct kernel_test *t)
@@ -313,7 +343,7 @@ static void compare_segment(struct kernel_test *t)
     const struct shape shape = {s->rows, s->cols, s->group};
     const float *w = t->in[0], *r = t->in[1], *scales = t->in[2], *err = kernel_out(t, 4);
     const uint32_t *codes = kernel_out(t, 3);
-    const int lo = (int)s->lo, hi = (int)s->hi;
+    const struct grid g = {(int)s->lo, (int)s->hi, !s->table0 ? NULL : (int)s->hi == 12 ? fp4 : iq4};
     for (uint32_t row = 0; row < s->rows; row++) {
         double past[SEGMENT_MAX];
         for (uint32_t j = 0; j < s->count; j++) {
@@ -323,9 +353,9 @@ static void compare_segment(struct kernel_test *t)
             double scale = of_group[0], x = w[row * s->ldw + col] - (s->offsets ? (double)of_group[s->groups] : 0);
             for (uint32_t i = 0; i < j; i++)
                 x -= past[i] * r_row[i];
-            int code = code_at(codes, shape, row, col), ref = ref_level(x, scale, lo, hi);
+            int code = code_at(codes, shape, row, col), ref = ref_level(x, scale, g.lo, g.hi, g.levels);
             if (code != ref)
-                assert_true(abs(code - ref) == 1 && fabs(x / scale - 0.5 * (code + ref)) < 1e-3);
+                assert_true(is_tie(x / scale, code, ref, g, 1e-3));
             past[j] = (x - scale * code) / r_row[j];
             near(err[row * s->count + j], past[j], 1e-4, 1);
         }
@@ -338,6 +368,7 @@ static void compare_segment(struct kernel_test *t)
     }
 }
 CASES(gptq_segment, gptq_segment, segments, prepare_segment, compare_segment)
+CASES(gptq_segment_uneven, gptq_segment_uneven, segments, prepare_uneven_segment, compare_segment)
 
 /* ---- small ones ---- */
 
@@ -400,11 +431,15 @@ static void compare_unpack_codes(struct kernel_test *t)
                 uint32_t bit = c * t->s.bits + i;
                 code |= (packed[r * t->s.ldp + bit / 32] >> bit % 32 & 1) << i;
             }
-            code = c < t->s.cols ? (code + t->s.lo) & 255u : 0;
+            uint32_t number = t->kernel == KERNEL_ID_unpack_codes_uneven ? (uint32_t)iq4[code % 16] : code + t->s.lo;
+            code = c < t->s.cols ? number & 255u : 0;
             expect(t, r, got[r * t->s.ldc + c / 4] >> (c % 4 * 8) & 255u, code, 0);
         }
 }
 CASES(unpack_codes, unpack_codes, packed_shapes, NULL, compare_unpack_codes)
+static const struct kernel_shape packed_levels[] = {
+    {.rows = 3, .cols = 64, .bits = 4}, {.rows = 5, .cols = 67, .bits = 4}, {.rows = 1, .cols = 1, .bits = 4}};
+CASES(unpack_codes_uneven, unpack_codes_uneven, packed_levels, NULL, compare_unpack_codes)
 
 static const struct kernel_shape flip_shapes[] = {
     {.n = 1}, {.n = 5, .ldi = 8}, {.n = 64}, {.n = 172, .ldo = 175}, {.n = 300, .ldi = 303}};
@@ -559,14 +594,24 @@ static void test_row_tiles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_scale_search),   cmocka_unit_test(test_scale_search_extremes),
-        cmocka_unit_test(test_unpack_codes),   cmocka_unit_test(test_quantize_dequant),
-        cmocka_unit_test(test_gptq_segment),   cmocka_unit_test(test_affine_search),
-        cmocka_unit_test(test_project_scales), cmocka_unit_test(test_diagonal),
-        cmocka_unit_test(test_damp_diagonal),  cmocka_unit_test(test_zero_dead),
-        cmocka_unit_test(test_flip),           cmocka_unit_test(test_copy_rect),
-        cmocka_unit_test(test_row_dot),        cmocka_unit_test(test_residual),
-        cmocka_unit_test(test_round_scales),   cmocka_unit_test(test_row_tiles),
+        cmocka_unit_test(test_scale_search),
+        cmocka_unit_test(test_scale_search_extremes),
+        cmocka_unit_test(test_unpack_codes),
+        cmocka_unit_test(test_quantize_dequant),
+        cmocka_unit_test(test_gptq_segment),
+        cmocka_unit_test(test_gptq_segment_uneven),
+        cmocka_unit_test(test_unpack_codes_uneven),
+        cmocka_unit_test(test_affine_search),
+        cmocka_unit_test(test_project_scales),
+        cmocka_unit_test(test_diagonal),
+        cmocka_unit_test(test_damp_diagonal),
+        cmocka_unit_test(test_zero_dead),
+        cmocka_unit_test(test_flip),
+        cmocka_unit_test(test_copy_rect),
+        cmocka_unit_test(test_row_dot),
+        cmocka_unit_test(test_residual),
+        cmocka_unit_test(test_round_scales),
+        cmocka_unit_test(test_row_tiles),
         cmocka_unit_test(test_col_sumsq),
     };
     return device_done(cmocka_run_group_tests(tests, device_setup, NULL));

@@ -1,4 +1,5 @@
 /* Bit streams of formats/pack.c against the published vectors, and the table of quantization types. */
+#include <limits.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -140,7 +141,26 @@ static void test_types(void **state)
         const struct quant_type *t = quant_type_at(i);
         assert_ptr_equal(quant_type_find(t->name), t);
         int zero = t->offset_hi ? 0 : 1 << (t->bits - 1); /* stored = c + zero */
-        assert_true(t->lo >= -zero && t->hi + zero < 1 << t->bits);
+        assert_true(t->levels || (t->lo >= -zero && t->hi + zero < 1 << t->bits));
+        unsigned n = quant_type_levels(t);
+        assert_true(n > 1 && n <= 1u << t->bits);
+        assert_int_equal(quant_type_level(t, 0), t->lo);
+        assert_int_equal(quant_type_level(t, n - 1), t->hi);
+        for (unsigned k = 0; k < n; k++) {
+            int level = quant_type_level(t, k), below = k ? quant_type_level(t, k - 1) : level;
+            float middle = 0.5f * (float)(below + level);
+            assert_int_equal(quant_type_number(t, level), k);
+            assert_int_equal(quant_type_nearest(t, (float)level), level);
+            assert_int_equal(quant_type_nearest(t, middle + 0.25f), level);
+            assert_int_equal(quant_type_nearest(t, middle - 0.25f), below);
+            assert_true(k == 0 || below < level);
+            for (int gap = below + 1; gap < level; gap++)
+                assert_int_equal(quant_type_number(t, gap), UINT_MAX);
+        }
+        assert_int_equal(quant_type_number(t, t->lo - 1), UINT_MAX);
+        assert_int_equal(quant_type_number(t, t->hi + 1), UINT_MAX);
+        assert_int_equal(quant_type_nearest(t, -1e9f), t->lo);
+        assert_int_equal(quant_type_nearest(t, 1e9f), t->hi);
     }
     struct quant_spec s = {two, 128, SCALE_F16};
     assert_float_equal(quant_spec_bpw(&s, 64, 256), 2.125, 0);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "formats/gguf/gguf_codebooks.h"
 #include "host/base/num.h"
 
 /* Where a field of `bits` per weight lies: chunks of `run` bytes, each holding run weights at the lowest bits
@@ -33,17 +34,17 @@ static const struct layout layouts[] = {
     {GGML_Q5_K, 0, {48, 32, 4}, {16, 32, 1}, 0, 2},
     {GGML_Q6_K, 32, {0, 64, 4}, {128, 32, 2}, 208, NOWHERE},
     {GGML_IQ4_NL, 0, {2, 16, 4}, {0}, 0, NOWHERE},
+    {GGML_IQ4_XS, 0, {8, 16, 4}, {0}, 0, NOWHERE},
     {GGML_MXFP4, 0, {1, 16, 4}, {0}, NOWHERE, NOWHERE},
     {GGML_NVFP4, 0, {4, 8, 4}, {0}, NOWHERE, NOWHERE},
     {GGML_Q1_0, 0, {2, 1, 1}, {0}, 0, NOWHERE},
 };
-/* Levels that are not evenly spaced, or not a step apart: of MXFP4 and NVFP4 those of E2M1 doubled. NULL: codes less a bias. */
-static const int8_t *levels_of(const struct gguf_type *t)
+/* Of MXFP4 and NVFP4 the levels of E2M1 doubled. */
+const int8_t *gguf_block_levels(const struct gguf_type *t)
 {
-    static const int8_t iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
     static const int8_t fp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     static const int8_t sign[2] = {-1, 1};
-    return t->id == GGML_IQ4_NL                         ? iq4_nl
+    return t->codes && t->codes->levels                 ? t->codes->levels
            : t->id == GGML_MXFP4 || t->id == GGML_NVFP4 ? fp4
            : t->id == GGML_Q1_0                         ? sign
                                                         : NULL;
@@ -62,6 +63,16 @@ static const struct layout *layout_of(const struct gguf_type *t)
 int gguf_block_bias(const struct gguf_type *t)
 {
     return layout_of(t)->bias;
+}
+
+int gguf_block_code(const struct gguf_type *t, int level)
+{
+    const struct layout *l = layout_of(t);
+    const int8_t *levels = gguf_block_levels(t);
+    int n = t->id == GGML_TQ1_0 ? 3 : 1 << (l->low.bits + l->high.bits), q = levels ? 0 : level + l->bias;
+    while (levels && q < n && levels[q] != level)
+        q++;
+    return q >= 0 && q < n ? q : -1;
 }
 
 /* ---- codes ---- */
@@ -184,6 +195,10 @@ static void integers_load(const struct gguf_type *t, const uint8_t *bytes, int16
         for (int k = 0; k < 16; k++)
             scale[k] = (int16_t)((bytes[192 + k] ^ 128) - 128);
         break;
+    case GGML_IQ4_XS:
+        for (int k = 0; k < 8; k++)
+            scale[k] = (int16_t)((bytes[4 + k / 2] >> k % 2 * 4 & 15) | (load_u16le(bytes + 2) >> 2 * k & 3) << 4) - 32;
+        break;
     case GGML_NVFP4:
         for (int k = 0; k < 4; k++)
             scale[k] = bytes[k];
@@ -223,6 +238,17 @@ static void integers_store(const struct gguf_type *t, const int16_t *scale, cons
         for (int k = 0; k < 16; k++)
             bytes[192 + k] = (uint8_t)scale[k];
         break;
+    case GGML_IQ4_XS: {
+        uint16_t high = 0;
+        memset(bytes + 4, 0, 4);
+        for (int k = 0; k < 8; k++) {
+            unsigned v = (unsigned)(scale[k] + 32);
+            bytes[4 + k / 2] |= (uint8_t)((v & 15) << k % 2 * 4);
+            high |= (uint16_t)(v >> 4 << 2 * k);
+        }
+        store_u16le(bytes + 2, high);
+        break;
+    }
     default:
         break;
     }
@@ -269,11 +295,13 @@ static float e8m0_half(unsigned e)
 
 static void block_dequant(const struct gguf_type *t, const struct layout *l, const struct gguf_block *b, float *dst)
 {
-    const int8_t *level = levels_of(t);
+    const int8_t *level = gguf_block_levels(t);
     for (uint32_t i = 0; level && i < t->block; i++) {
         float s = t->id == GGML_NVFP4   ? e4m3_half((unsigned)b->scale[i / NVFP4_GROUP])
                   : t->id == GGML_MXFP4 ? e8m0_half(b->d)
                                         : f16_to_f32(b->d);
+        if (t->codes && t->codes->super)
+            s *= (float)b->scale[i / t->codes->group];
         dst[i] = s * (float)level[b->q[i]];
     }
     if (level)
@@ -300,6 +328,8 @@ void gguf_dequant(const struct gguf_type *t, const void *src, uint64_t n, float 
     const uint8_t *bytes = src;
     const struct layout *l = layout_of(t);
     struct gguf_block b;
+    for (uint64_t i = 0; gguf_codebook_type(t) && i < n; i += t->block)
+        gguf_codebook_dequant(t, bytes + i / t->block * t->bytes, dst + i);
     for (uint64_t i = 0; l && i < n; i += t->block, bytes += t->bytes) {
         gguf_block_load(t, bytes, &b);
         block_dequant(t, l, &b, dst + i);
@@ -322,6 +352,8 @@ bool gguf_row_valid(const struct gguf_type *t, const void *src, uint64_t n)
         bool good;
         if (t->id == GGML_MXFP4) {
             good = bytes[0] != 255;
+        } else if (gguf_codebook_type(t)) {
+            good = isfinite(gguf_codebook_scale(t, bytes));
         } else if (t->id == GGML_NVFP4) {
             good = true; /* every byte is a scale */
         } else if (l) {

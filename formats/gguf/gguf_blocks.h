@@ -15,5 +15,9 @@ void gguf_block_load(const struct gguf_type *t, const uint8_t *bytes, struct ggu
 void gguf_block_store(const struct gguf_type *t, const struct gguf_block *b, uint8_t *bytes);
 /* What the stored code of t lies above the number it stands for: value = (q - bias) * scale. */
 int gguf_block_bias(const struct gguf_type *t);
+/* That number where the stored codes are those of a table, [1 << bits]: value = levels[q] * scale. NULL: there is none. */
+const int8_t *gguf_block_levels(const struct gguf_type *t);
+/* The stored code of a level, of whichever kind; -1: it is none. */
+int gguf_block_code(const struct gguf_type *t, int level);
 
 #endif

@@ -4,22 +4,33 @@
 #include "formats/gguf/gguf_blocks.h"
 #include "host/base/num.h"
 
-/* code = down ? bias - q : q - bias. Q2_0 and TQ2_0 count their codes down: their d is -s. */
+/* code = down ? bias - q : q - bias, or levels[q]. Q2_0 and TQ2_0 count their codes down: their d is -s. */
 struct coding {
     bool down;
     int bias, most; /* q is 0 to most */
+    const int8_t *levels;
 };
 
 static struct coding coding_of(const struct gguf_type *t)
 {
     /* Of Q8_0 one code more than its quantizers make: -128 is stored and decoded right. */
     return (struct coding){t->id == GGML_Q2_0 || t->id == GGML_TQ2_0, gguf_block_bias(t),
-                           t->id == GGML_TQ1_0 ? 2 : (1 << t->codes->bits) - 1};
+                           t->id == GGML_TQ1_0 ? 2 : (1 << t->codes->bits) - 1, gguf_block_levels(t)};
 }
 
 static inline int q_of(struct coding k, int code)
 {
-    return k.down ? k.bias - code : code + k.bias;
+    int q = 0;
+    if (!k.levels)
+        return k.down ? k.bias - code : code + k.bias;
+    while (q <= k.most && k.levels[q] != code)
+        q++;
+    return q;
+}
+
+static inline int code_of(struct coding k, int q)
+{
+    return k.levels ? k.levels[q] : k.down ? k.bias - q : q - k.bias;
 }
 
 static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, uint64_t cols)
@@ -27,7 +38,7 @@ static bool spec_fits(const struct gguf_type *t, const struct quant_spec *spec, 
     const struct quant_type *k = t->codes, *given = spec->type;
     if (!k || cols % t->block)
         return false;
-    if (k->super || given->super || k->offset_hi || given->offset_hi)
+    if (k->super || given->super || k->offset_hi || given->offset_hi || k->levels || given->levels)
         return given == k && spec->group == k->group;
     struct coding coding = coding_of(t);
     int low = q_of(coding, given->lo), high = q_of(coding, given->hi);
@@ -113,7 +124,7 @@ void gguf_unpack_row(const struct gguf_type *t, const void *src, struct qlinear 
     for (uint32_t c = 0; c < q->cols; c += t->block, bytes += t->bytes) {
         gguf_block_load(t, bytes, &b);
         for (uint32_t i = 0; i < t->block; i++)
-            codes[c + i] = (int8_t)(coding.down ? coding.bias - b.q[i] : b.q[i] - coding.bias);
+            codes[c + i] = (int8_t)code_of(coding, b.q[i]);
         float d = f16_to_f32(b.d);
         if (!k->super) {
             for (uint32_t g = c / k->group; g < (c + t->block) / k->group; g++)

@@ -9,13 +9,15 @@
 
 enum { LANES = 16, MOST = 256, MOST_GROUPS = 16 };
 
-/* ---- one group: x ~ q * s + o with q in [lo, hi] ---- */
+/* ---- one group: x ~ q * s + o with q in [lo, hi], or of a table's levels ---- */
 
 struct group {
     const float *x, *p; /* values and their importance */
     uint32_t n;         /* a multiple of LANES */
     float lo, hi;
+    const int8_t *levels; /* [TABLE]; NULL: all integers */
 };
+enum { TABLE = 16 };
 
 /* To the nearest integer, |v| below 2^22: unlike rintf, every compiler makes vectors of it. */
 static inline float nearest(float v)
@@ -28,6 +30,29 @@ static inline float code_of(float x, float inverse, float o, float lo, float hi)
     float q = (x - o) * inverse;
     q = q < lo ? lo : q;
     return nearest(q > hi ? hi : q);
+}
+
+/* The levels and what lies between them, twice. */
+struct table {
+    float level[TABLE], between[TABLE];
+};
+
+static struct table table_of(const struct group *g)
+{
+    struct table t = {{0}, {0}};
+    for (int k = 0; g->levels && k < TABLE; k++) {
+        t.level[k] = g->levels[k];
+        t.between[k] = k ? (float)(g->levels[k] + g->levels[k - 1]) : 0;
+    }
+    return t;
+}
+
+static inline float level_of(float x, float inverse, const struct table *t)
+{
+    float twice = 2 * x * inverse, level = t->level[0];
+    for (int k = 1; k < TABLE; k++)
+        level = twice > t->between[k] ? t->level[k] : level;
+    return level;
 }
 
 static float inverse_of(float s)
@@ -45,15 +70,17 @@ static inline float lane_sum(float *v)
     return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
-/* Loops of constant length over local arrays: compilers make plain vectors of these. */
-static float group_error(const struct group *g, float s, float o)
+/* Loops of constant length over local arrays: compilers make plain vectors of these, of each kind of grid its own. */
+#define CODE(x) (table ? level_of(x, inverse, table) : code_of(x, inverse, o, lo, hi))
+
+static inline float error_by(const struct group *g, float s, float o, const struct table *table)
 {
     float inverse = inverse_of(s), lo = g->lo, hi = g->hi, total = 0;
     for (uint32_t i = 0; i < g->n; i += LANES) {
         const float *x = g->x + i, *p = g->p + i;
         float sum[LANES];
         for (uint32_t l = 0; l < LANES; l++) {
-            float e = x[l] - (code_of(x[l], inverse, o, lo, hi) * s + o);
+            float e = x[l] - (CODE(x[l]) * s + o);
             sum[l] = p[l] * e * e;
         }
         total += lane_sum(sum);
@@ -61,12 +88,20 @@ static float group_error(const struct group *g, float s, float o)
     return total;
 }
 
+static float group_error(const struct group *g, float s, float o)
+{
+    if (!g->levels)
+        return error_by(g, s, o, NULL);
+    struct table t = table_of(g);
+    return error_by(g, s, 0, &t);
+}
+
 /* Sums over a group, weighted, of the codes that s and o give. */
 struct sums {
     float qq, q, xq;
 };
 
-static struct sums group_sums(const struct group *g, float s, float o)
+static inline struct sums sums_by(const struct group *g, float s, float o, const struct table *table)
 {
     float inverse = inverse_of(s), lo = g->lo, hi = g->hi;
     struct sums total = {0, 0, 0};
@@ -74,7 +109,7 @@ static struct sums group_sums(const struct group *g, float s, float o)
         const float *x = g->x + i, *p = g->p + i;
         float qq[LANES], q[LANES], xq[LANES];
         for (uint32_t l = 0; l < LANES; l++) {
-            float c = code_of(x[l], inverse, o, lo, hi), pc = p[l] * c;
+            float c = CODE(x[l]), pc = p[l] * c;
             qq[l] = pc * c;
             q[l] = pc;
             xq[l] = pc * x[l];
@@ -84,6 +119,14 @@ static struct sums group_sums(const struct group *g, float s, float o)
         total.xq += lane_sum(xq);
     }
     return total;
+}
+
+static struct sums group_sums(const struct group *g, float s, float o)
+{
+    if (!g->levels)
+        return sums_by(g, s, o, NULL);
+    struct table t = table_of(g);
+    return sums_by(g, s, 0, &t);
 }
 
 /* Least squares with no offset. */
@@ -110,8 +153,9 @@ static float fit_scale(const struct group *g, float sign)
         most = fmaxf(most, fabsf(g->x[i]));
     if (most == 0)
         return 0;
-    search_of(-g->lo, &finer, &finest);
-    float coarsest = -g->lo < 8 ? 0.75f : 0.93f;
+    float codes = g->levels ? TABLE / 2 : -g->lo; /* on a side */
+    search_of(codes, &finer, &finest);
+    float coarsest = codes < 8 ? 0.75f : 0.93f;
     for (int k = 0; k <= finer; k++) {
         float s = sign * most / (-g->lo * (coarsest + (finest - coarsest) * (float)k / (float)finer));
         s = refit_scale(g, s);
@@ -191,16 +235,20 @@ static float stored(const struct scaled *b, float v, uint16_t *half)
     return ldexpf(f16_to_f32(*half), -b->exponent);
 }
 
-static void put_codes(const struct group *g, float s, float o, int bias, uint8_t *q)
+static void put_codes(const struct gguf_type *t, const struct group *g, float s, float o, uint8_t *q)
 {
     float inverse = inverse_of(s);
-    for (uint32_t i = 0; i < g->n; i++)
-        q[i] = (uint8_t)((int)code_of(g->x[i], inverse, o, g->lo, g->hi) + bias);
+    struct table table = table_of(g);
+    for (uint32_t i = 0; i < g->n; i++) {
+        float x = g->x[i];
+        q[i] = (uint8_t)gguf_block_code(
+            t, (int)(g->levels ? level_of(x, inverse, &table) : code_of(x, inverse, o, g->lo, g->hi)));
+    }
 }
 
 static void round_symmetric(const struct gguf_type *t, const struct scaled *b, struct gguf_block *out)
 {
-    struct group g = {b->x, b->p, t->block, (float)t->codes->lo, (float)t->codes->hi};
+    struct group g = {b->x, b->p, t->block, (float)t->codes->lo, (float)t->codes->hi, t->codes->levels};
     float best = 0, best_error = FLT_MAX;
     /* A grid that is its own mirror image needs one sign. */
     for (float sign = 1; sign >= (g.lo == -g.hi ? 0 : -1); sign -= 2) {
@@ -216,12 +264,12 @@ static void round_symmetric(const struct gguf_type *t, const struct scaled *b, s
             s = refit_scale(&g, d);
         }
     }
-    put_codes(&g, best, 0, gguf_block_bias(t), out->q);
+    put_codes(t, &g, best, 0, out->q);
 }
 
 static void round_affine(const struct gguf_type *t, const struct scaled *b, struct gguf_block *out)
 {
-    struct group g = {b->x, b->p, t->block, 0, t->id == GGML_Q4_1 ? 15 : 31};
+    struct group g = {b->x, b->p, t->block, 0, t->id == GGML_Q4_1 ? 15 : 31, NULL};
     float w = 0, xw = 0;
     for (uint32_t i = 0; i < g.n; i++) {
         w += g.p[i];
@@ -240,7 +288,7 @@ static void round_affine(const struct gguf_type *t, const struct scaled *b, stru
         out->m = m;
         a = refit_affine(&g, a, false, w, xw);
     }
-    put_codes(&g, best.s, best.o, 0, out->q);
+    put_codes(t, &g, best.s, best.o, out->q);
 }
 
 /* ---- super-blocks ---- */
@@ -418,7 +466,8 @@ static struct choice choose_for(const struct gguf_type *t, const struct scaled *
     *u = (struct super){.k = t->codes, .b = b, .n = t->block / t->codes->group};
     for (uint32_t j = 0; j < u->n; j++) {
         uint32_t first = j * t->codes->group;
-        u->g[j] = (struct group){b->x + first, b->p + first, t->codes->group, (float)t->codes->lo, (float)t->codes->hi};
+        u->g[j] = (struct group){b->x + first,        b->p + first,        t->codes->group,
+                                 (float)t->codes->lo, (float)t->codes->hi, t->codes->levels};
         if (t->codes->offset_hi) {
             u->fit[j][0] = fit_affine(&u->g[j], true);
         } else {
@@ -448,8 +497,7 @@ static void round_super(const struct gguf_type *t, struct scaled *b, struct gguf
     for (uint32_t j = 0; j < u.n; j++) {
         out->scale[j] = c.scale[j];
         out->offset[j] = c.offset[j];
-        put_codes(&u.g[j], c.d * (float)c.scale[j], -(c.m * (float)c.offset[j]), gguf_block_bias(t),
-                  out->q + j * t->codes->group);
+        put_codes(t, &u.g[j], c.d * (float)c.scale[j], -(c.m * (float)c.offset[j]), out->q + j * t->codes->group);
     }
     out->d = (uint16_t)(mirrored ? c.d_half ^ 0x8000 : c.d_half);
     out->m = (uint16_t)(mirrored ? c.m_half ^ 0x8000 : c.m_half);
@@ -503,6 +551,8 @@ unsigned gguf_round_cost(const struct gguf_type *t)
 {
     if (t->block == 1)
         return 1;
+    if (t->codes && t->codes->levels)
+        return t->codes->super ? 120 : 90;
     if (!t->codes || !t->codes->super)
         return t->codes && t->codes->lo != -t->codes->hi ? 45 : 20;
     return t->codes->offset_hi ? 130 : 60;
@@ -525,7 +575,7 @@ void gguf_round_row(const struct gguf_type *t, const float *w, const float *impo
         }
         struct gguf_block out = {0};
         if (!scale_block(w + i, importance ? importance + i : NULL, mean, t->block, &b))
-            memset(out.q, gguf_block_bias(t), sizeof out.q);
+            memset(out.q, gguf_block_code(t, t->codes ? quant_type_nearest(t->codes, 0) : 0), sizeof out.q);
         else if (!t->codes)
             round_affine(t, &b, &out);
         else if (!t->codes->super)

@@ -22,7 +22,15 @@ static const struct gguf_type types[] = {
     {GGML_Q4_K, "Q4_K", 256, 144, LEARNED(Q4_K), true},
     {GGML_Q5_K, "Q5_K", 256, 176, LEARNED(Q5_K), true},
     {GGML_Q6_K, "Q6_K", 256, 210, LEARNED(Q6_K), true},
-    {GGML_IQ4_NL, "IQ4_NL", 32, 18, NULL, false},
+    {GGML_IQ4_NL, "IQ4_NL", 32, 18, LEARNED(IQ4_NL), true},
+    {GGML_IQ4_XS, "IQ4_XS", 256, 136, LEARNED(IQ4_XS), true},
+    {GGML_IQ1_S, "IQ1_S", 256, 50, NULL, false},
+    {GGML_IQ1_M, "IQ1_M", 256, 56, NULL, false},
+    {GGML_IQ2_XXS, "IQ2_XXS", 256, 66, NULL, false},
+    {GGML_IQ2_XS, "IQ2_XS", 256, 74, NULL, false},
+    {GGML_IQ2_S, "IQ2_S", 256, 82, NULL, false},
+    {GGML_IQ3_XXS, "IQ3_XXS", 256, 98, NULL, false},
+    {GGML_IQ3_S, "IQ3_S", 256, 110, NULL, false},
     {GGML_MXFP4, "MXFP4", 32, 17, NULL, false},
     {GGML_NVFP4, "NVFP4", 64, 36, NULL, false},
     {GGML_Q1_0, "Q1_0", 128, 18, NULL, false},
@@ -34,13 +42,10 @@ const char *gguf_type_name(uint32_t id, char out[24])
     /* clang-format off */
     static const char *const names[] = {
         [4] = "Q4_2 (given up)", [5] = "Q4_3 (given up)", [9] = "Q8_1",
-        [15] = "Q8_K",           [16] = "IQ2_XXS",        [17] = "IQ2_XS",
-        [18] = "IQ3_XXS",        [19] = "IQ1_S",          [21] = "IQ3_S",
-        [22] = "IQ2_S",          [23] = "IQ4_XS",         [24] = "I8",
-        [25] = "I16",            [26] = "I32",            [27] = "I64",
-        [28] = "F64",            [29] = "IQ1_M",          [31] = "Q4_0_4_4 (given up)",
-        [32] = "Q4_0_4_8 (given up)", [33] = "Q4_0_8_8 (given up)", [36] = "IQ4_NL_4_4 (given up)",
-        [37] = "IQ4_NL_4_8 (given up)", [38] = "IQ4_NL_8_8 (given up)"};
+        [15] = "Q8_K",           [24] = "I8",             [25] = "I16",
+        [26] = "I32",            [27] = "I64",            [28] = "F64",
+        [31] = "Q4_0_4_4 (given up)",   [32] = "Q4_0_4_8 (given up)",   [33] = "Q4_0_8_8 (given up)",
+        [36] = "IQ4_NL_4_4 (given up)", [37] = "IQ4_NL_4_8 (given up)", [38] = "IQ4_NL_8_8 (given up)"};
     /* clang-format on */
     const struct gguf_type *t = gguf_type_of(id);
     const char *name = t ? t->name : id < sizeof names / sizeof names[0] ? names[id] : NULL;

@@ -19,7 +19,15 @@ enum {
     GGML_Q4_K = 12,
     GGML_Q5_K = 13,
     GGML_Q6_K = 14,
+    GGML_IQ2_XXS = 16,
+    GGML_IQ2_XS = 17,
+    GGML_IQ3_XXS = 18,
+    GGML_IQ1_S = 19,
     GGML_IQ4_NL = 20,
+    GGML_IQ3_S = 21,
+    GGML_IQ2_S = 22,
+    GGML_IQ4_XS = 23,
+    GGML_IQ1_M = 29,
     GGML_BF16 = 30,
     GGML_TQ1_0 = 34,
     GGML_TQ2_0 = 35,
@@ -41,7 +49,7 @@ struct gguf_type {
 };
 const struct gguf_type *gguf_type_of(uint32_t id);         /* NULL: unknown */
 const struct gguf_type *gguf_type_named(const char *name); /* case-insensitive; NULL: unknown */
-/* "Q2_K", "IQ4_XS" (which gsq does not read), "type 99"; returns out. */
+/* "Q2_K", "I8" (which gsq does not read), "type 99"; returns out. */
 const char *gguf_type_name(uint32_t id, char out[24]);
 /* The type a quantized matrix is stored as, NULL: none. Of the plain types "2" goes into Q2_0, "ternary" into
  * TQ1_0 (group a multiple of 256) or Q2_0 (of 64), "4" into Q4_0, "5" into Q5_0, "8" into Q8_0 (of 32). Rows
@@ -71,7 +79,7 @@ void gguf_unpack_row(const struct gguf_type *t, const void *src, struct qlinear 
 void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols, void *dst);
 
 /* Rounds a row of n finite weights to any type with t->rounded (F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_1, Q5_1,
- * Q2_K, Q3_K, Q4_K, Q5_K, Q6_K): searched scales, least sum importance[i] * (w - stored)^2. importance may be
+ * Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS): searched scales, least sum importance[i] * (w - stored)^2. importance may be
  * NULL: all 1. What f16 scales cannot reach is cut off. */
 void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n, void *dst);
 /* Cost of rounding a weight, in units of copying one: so that progress is proportional to time. */

@@ -157,7 +157,8 @@ static bool holds(const struct gguf_type *t, const struct quant_spec *spec, uint
     const struct quant_type *l = t->codes, *s = spec->type;
     if (!l || cols % t->block != 0)
         return false;
-    return l == s || (!s->group && !l->super && s->lo >= l->lo && s->hi <= l->hi && spec->group % t->block == 0);
+    return l == s ||
+           (!s->group && !l->super && !l->levels && s->lo >= l->lo && s->hi <= l->hi && spec->group % t->block == 0);
 }
 
 /* False: no type holds its codes. */

@@ -19,6 +19,8 @@ enum mixture_id {
     MIX_Q5_0,
     MIX_Q4_K_M,
     MIX_Q4_K_S,
+    MIX_IQ4_NL,
+    MIX_IQ4_XS,
     MIX_Q4_1,
     MIX_Q4_0,
     MIX_Q3_K_L,
@@ -44,7 +46,8 @@ static const struct mixture mixtures[MIX_COUNT] = {
     [MIX_Q6_K] = {"Q6_K", NULL, GGML_Q6_K, 18},       [MIX_Q5_K_M] = {"Q5_K_M", "Q5_K", GGML_Q5_K, 17},
     [MIX_Q5_K_S] = {"Q5_K_S", NULL, GGML_Q5_K, 16},   [MIX_Q5_1] = {"Q5_1", NULL, GGML_Q5_1, 9},
     [MIX_Q5_0] = {"Q5_0", NULL, GGML_Q5_0, 8},        [MIX_Q4_K_M] = {"Q4_K_M", "Q4_K", GGML_Q4_K, 15},
-    [MIX_Q4_K_S] = {"Q4_K_S", NULL, GGML_Q4_K, 14},   [MIX_Q4_1] = {"Q4_1", NULL, GGML_Q4_1, 3},
+    [MIX_Q4_K_S] = {"Q4_K_S", NULL, GGML_Q4_K, 14},   [MIX_IQ4_NL] = {"IQ4_NL", NULL, GGML_IQ4_NL, 25},
+    [MIX_IQ4_XS] = {"IQ4_XS", NULL, GGML_IQ4_XS, 30}, [MIX_Q4_1] = {"Q4_1", NULL, GGML_Q4_1, 3},
     [MIX_Q4_0] = {"Q4_0", NULL, GGML_Q4_0, 2},        [MIX_Q3_K_L] = {"Q3_K_L", NULL, GGML_Q3_K, 13},
     [MIX_Q3_K_M] = {"Q3_K_M", "Q3_K", GGML_Q3_K, 12}, [MIX_Q3_K_S] = {"Q3_K_S", NULL, GGML_Q3_K, 11},
     [MIX_Q2_K] = {"Q2_K", NULL, GGML_Q2_K, 10},       [MIX_Q2_K_S] = {"Q2_K_S", NULL, GGML_Q2_K, 21},
@@ -71,8 +74,6 @@ static const struct refused {
     {"IQ3_XS", NULL, 22, "3.3", CODEBOOK, "Q3_K_S", "3.44"},
     {"IQ3_S", NULL, 26, "3.44", CODEBOOK, "Q3_K_S", "3.44"},
     {"IQ3_M", NULL, 27, "3.66", CODEBOOK, "Q3_K_M", "3.88"},
-    {"IQ4_XS", NULL, 30, "4.25", UNEVEN, "Q4_K_S", "4.5"},
-    {"IQ4_NL", NULL, 25, "4.5", UNEVEN, "Q4_K_S", "4.5"},
     {"MXFP4_MOE", "MXFP4", 38, "4.25", UNEVEN, "Q4_K_S", "4.5"},
     {"NVFP4", NULL, 39, "4.5", UNEVEN, "Q4_K_S", "4.5"},
 };
@@ -225,7 +226,7 @@ static uint32_t type_of_v(enum mixture_id m, const struct place *p)
         t = GGML_Q4_K;
     else if (m == MIX_Q3_K_M)
         t = p->v_at < 2 ? GGML_Q5_K : GGML_Q4_K;
-    else if (m == MIX_Q3_K_L)
+    else if (m == MIX_Q3_K_L || ((m == MIX_IQ4_NL || m == MIX_IQ4_XS) && p->shared))
         t = GGML_Q5_K;
     else if (m == MIX_Q4_K_S && p->v_at < 4)
         t = GGML_Q5_K;
@@ -264,8 +265,8 @@ static uint32_t type_of(enum mixture_id m, const struct place *p)
     if (p->eight && !plain) {
         if (p->like_v || role == ROLE_K)
             return GGML_Q8_0;
-        if (role == ROLE_O &&
-            (m == MIX_Q2_K || m == MIX_Q3_K_S || m == MIX_Q3_K_M || m == MIX_Q4_K_S || m == MIX_Q4_K_M))
+        if (role == ROLE_O && (m == MIX_Q2_K || m == MIX_Q3_K_S || m == MIX_Q3_K_M || m == MIX_IQ4_NL ||
+                               m == MIX_IQ4_XS || m == MIX_Q4_K_S || m == MIX_Q4_K_M))
             return GGML_Q5_K;
     }
     if (p->like_v)
@@ -291,6 +292,8 @@ static uint32_t fallback_of(uint32_t type)
     case GGML_TQ1_0:
     case GGML_TQ2_0:
         return GGML_Q4_0;
+    case GGML_IQ4_XS:
+        return GGML_IQ4_NL;
     case GGML_Q4_K:
         return GGML_Q5_0;
     case GGML_Q5_K:

@@ -101,7 +101,7 @@ static bool collect(struct conversion *c, enum export_format format, unsigned co
     if (coded)
         return convert_scales(c->ck, c->list, c->n, format, e);
     if (left) {
-        err_set(e, ERR_USER, "%s cannot hold the codes of %s, whose GGUF types have scales of scales",
+        err_set(e, ERR_USER, "%s cannot hold the codes of %s, whose GGUF types have scales of scales or uneven levels",
                 export_format_name(format), checkpoint_dir(c->ck));
         return err_hint(e, "--format hf writes their values as 16-bit weights");
     }

@@ -32,6 +32,29 @@ static const double flop_per_work[KERNEL_COUNT] = {
     [KERNEL_ID_draw] = 40,
 };
 
+/* The kernel that does the same work with the same arguments. */
+static unsigned alike(unsigned kernel)
+{
+    switch (kernel) {
+    case KERNEL_ID_scale_search_uneven:
+        return KERNEL_ID_scale_search;
+    case KERNEL_ID_quantize_uneven:
+        return KERNEL_ID_quantize;
+    case KERNEL_ID_unpack_codes_uneven:
+        return KERNEL_ID_unpack_codes;
+    case KERNEL_ID_gptq_segment_uneven:
+        return KERNEL_ID_gptq_segment;
+    case KERNEL_ID_gumbel_init_uneven:
+        return KERNEL_ID_gumbel_init;
+    case KERNEL_ID_gumbel_step_uneven:
+        return KERNEL_ID_gumbel_step;
+    case KERNEL_ID_gumbel_codes_uneven:
+        return KERNEL_ID_gumbel_codes;
+    default:
+        return kernel;
+    }
+}
+
 /* The number of a kernel's buffer. */
 #define BUFFER(kernel, name) (offsetof(struct kernel##_args, name) / sizeof(struct gpu_view))
 
@@ -149,13 +172,13 @@ void gpu_traffic_watch(void *ctx, unsigned kind, uint32_t reads, uint32_t writes
     t->calls++;
     if (kernel) {
         memcpy((char *)&a + n * sizeof *views, push, kernel_decls[kind].push_bytes);
-        t->flop += flop_of(kind, &a, work);
+        t->flop += flop_of(alike(kind), &a, work);
     }
     for (unsigned i = 0; i < n; i++) {
         double bytes = (double)views[i].size;
         if (kernel)
-            bytes = fmin(bytes, 4 * most_touched(kind, &a, i));
-        if (reads >> i & 1 && !(kernel && only_written(kind, &a, i)))
+            bytes = fmin(bytes, 4 * most_touched(alike(kind), &a, i));
+        if (reads >> i & 1 && !(kernel && only_written(alike(kind), &a, i)))
             t->read += bytes;
         if (writes >> i & 1)
             t->written += bytes;

@@ -14,7 +14,7 @@ struct kernel_shape {
     uint32_t windows, ctx, heads, kv_heads, dim, sliding, start, turned, adjacent, nope, values, rank, stride, taps,
         grouped, run;
     uint32_t group, groups, offsets, lo, hi, scale_type, weighted, difference, candidates, per_super, first, offset_hi;
-    uint32_t levels, relative, seed, tensor, step;
+    uint32_t levels, relative, seed, tensor, step, table0, table1, table2, table3;
     float cap, by, alpha, beta, eps, turn, scale, factor, power, centre, one, damp;
     float lr, beta1, beta2, correct1, correct2, decay;
     float tau, kappa, tau1, kappa1, init_noise, init_gap, origin, lr_logits, lr_scales, lr_offsets;

@@ -1,6 +1,8 @@
 #include "host/gpu/tiled.h"
 
 #include <assert.h>
+#include <stddef.h>
+#include <string.h>
 
 #include "host/base/num.h"
 #include "host/gpu/gpu_memory.h"
@@ -128,22 +130,25 @@ TILED(rmsnorm_fwd, rows, a.cols, row_grid(&t), , WALKED(x, a.cols), WALKED(y, a.
 TILED(rmsnorm_bwd, rows, a.cols, row_grid(&t), , WALKED(x, a.cols), WALKED(dy, a.cols), WALKED(dx, a.cols))
 TILED(add_bias, rows, a.cols, item_grid(&t, a.cols), , WALKED(x, a.cols), WALKED(y, a.cols))
 
-void tiled_scale_search(struct gpu_cmd *cmd, const struct scale_search_args *args)
-{
-    struct scale_search_args a = *args;
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, SCALES)};
-    uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);
-    if (units == 0)
-        return;
-    struct walk t =
-        WALK(scale_search, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.candidates);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        if (!a.weighted)
-            a.weights = a.w;
-        run_scale_search(cmd, unit_grid(&t, units), &a);
+#define SCALE_SEARCH(kernel)                                                                                           \
+    void tiled_##kernel(struct gpu_cmd *cmd, const struct kernel##_args *args)                                         \
+    {                                                                                                                  \
+        struct kernel##_args a = *args;                                                                                \
+        const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, SCALES)};                                      \
+        uint64_t units = div_up(a.col1, a.group) - div_up(a.col0, a.group);                                            \
+        if (units == 0)                                                                                                \
+            return;                                                                                                    \
+        struct walk t =                                                                                                \
+            WALK(kernel, args->rows, (double)units * (a.group < a.cols ? a.group : a.cols) * a.candidates);            \
+        while (walk_next(&t)) {                                                                                        \
+            a.rows = t.rows;                                                                                           \
+            if (!a.weighted)                                                                                           \
+                a.weights = a.w;                                                                                       \
+            run_##kernel(cmd, unit_grid(&t, units), &a);                                                               \
+        }                                                                                                              \
     }
-}
+SCALE_SEARCH(scale_search)
+SCALE_SEARCH(scale_search_uneven)
 
 void tiled_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *args)
 {
@@ -165,29 +170,39 @@ void tiled_affine_search(struct gpu_cmd *cmd, const struct affine_search_args *a
 TILED(project_scales, rows, 1.0 * a.count * a.per_super * (int)(a.hi - a.lo), item_grid(&t, a.count),
       assert(a.per_super <= SUPER_GROUPS_MAX), WALKED(scales, SCALES),
       WALKED(d, div_up(a.groups, a.per_super) << a.offsets), WALKED(integers, SCALES))
-TILED(quantize, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(scales, SCALES), WALKED(codes, a.ldc))
-TILED(unpack_codes, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(packed, a.ldp), WALKED(codes, a.ldc))
+#define QUANTIZE(kernel)                                                                                               \
+    TILED(kernel, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(w, a.ldw), WALKED(scales, SCALES), WALKED(codes, a.ldc))
+QUANTIZE(quantize)
+QUANTIZE(quantize_uneven)
+#define UNPACK_CODES(kernel)                                                                                           \
+    TILED(kernel, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(packed, a.ldp), WALKED(codes, a.ldc))
+UNPACK_CODES(unpack_codes)
+UNPACK_CODES(unpack_codes_uneven)
 TILED(dequant, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(codes, a.ldc), WALKED(scales, SCALES), WALKED(w, a.ldw))
 
-void tiled_gptq_segment(struct gpu_cmd *cmd, const struct gptq_segment_args *args)
+/* The segment's diagonal block of R, from the aligned place before its first element; *r0: where that is in it. */
+static struct gpu_view segment_block(struct gpu_view r, uint32_t col0, uint32_t count, uint32_t ldr, uint32_t *r0)
 {
-    struct gptq_segment_args a = *args;
-    assert(a.count <= SEGMENT_MAX);
-    const struct walked views[] = {WALKED(w, a.ldw), WALKED(scales, SCALES), WALKED(codes, a.ldc),
-                                   WALKED(err, a.count)};
-    /* The segment's diagonal block of R, from the aligned place before its first element. */
-    uint64_t first = ((uint64_t)a.col0 * a.ldr + a.col0) * 4;
-    uint64_t last = ((uint64_t)(a.col0 + a.count - 1) * a.ldr + a.col0 + a.count) * 4;
+    uint64_t first = ((uint64_t)col0 * ldr + col0) * 4;
+    uint64_t last = ((uint64_t)(col0 + count - 1) * ldr + col0 + count) * 4;
     uint64_t start = first / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
-    a.r = gpu_slice(args->r, start, last - start);
-    a.r0 = (uint32_t)((first - start) / 4);
-    struct walk t = WALK(gptq_segment, args->rows, 0.5 * a.count * a.count);
-    uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(cmd), KERNEL_ID_gptq_segment, NULL, SPEC_ROWS_PER_LANE, 1);
-    while (walk_next(&t)) {
-        a.rows = t.rows;
-        run_gptq_segment(cmd, with_work(gpu_items(cmd, KERNEL_ID_gptq_segment, div_up(t.rows, per_lane)), &t), &a);
-    }
+    *r0 = (uint32_t)((first - start) / 4);
+    return gpu_slice(r, start, last - start);
 }
+
+static struct gpu_grid segment_grid(const struct walk *w)
+{
+    uint32_t per_lane = gpu_kernel_constant(gpu_cmd_gpu(w->cmd), w->kernel, NULL, SPEC_ROWS_PER_LANE, 1);
+    return with_work(gpu_items(w->cmd, w->kernel, div_up(w->rows, per_lane)), w);
+}
+
+#define GPTQ_SEGMENT(kernel)                                                                                           \
+    TILED(kernel, rows, 0.5 * a.count * a.count, segment_grid(&t), segment_of(a, args), WALKED(w, a.ldw),              \
+          WALKED(scales, SCALES), WALKED(codes, a.ldc), WALKED(err, a.count))
+#define segment_of(a, args)                                                                                            \
+    (assert((a).count <= SEGMENT_MAX), (a).r = segment_block((args)->r, (a).col0, (a).count, (a).ldr, &(a).r0))
+GPTQ_SEGMENT(gptq_segment)
+GPTQ_SEGMENT(gptq_segment_uneven)
 
 TILED(diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh), WALKED(diag, 1))
 TILED(damp_diagonal, n, 1, item_grid(&t, 1), a.row0 = t.row, WALKED(h, a.ldh))
@@ -238,25 +253,34 @@ void tiled_chol_block(struct gpu_cmd *cmd, const struct chol_block_args *args)
 }
 
 /* As many groups a workgroup as it has columns for, or one an invocation. */
-static struct gpu_grid gumbel_grid(const struct walk *w, const struct gumbel_step_args *a)
+static struct gpu_grid gumbel_grid(const struct walk *w, const void *args, uint32_t group, uint32_t groups)
 {
-    uint64_t units = (uint64_t)w->rows * a->groups;
-    uint32_t columns = gpu_kernel_constant(gpu_cmd_gpu(w->cmd), KERNEL_ID_gumbel_step, a, SPEC_COLUMNS, 0);
+    uint64_t units = (uint64_t)w->rows * groups;
+    uint32_t columns = gpu_kernel_constant(gpu_cmd_gpu(w->cmd), w->kernel, args, SPEC_COLUMNS, 0);
     uint32_t width = GUMBEL_COLS;
     if (columns == 0)
-        return item_grid(w, a->groups);
-    while (width < a->group && width < columns)
+        return item_grid(w, groups);
+    while (width < group && width < columns)
         width *= 2;
     return with_work(gpu_rows(div_up(units, columns / width)), w);
 }
 
-TILED(gumbel_init, rows, a.cols, item_grid(&t, a.cols), a.row0 = args->row0 + t.row, WALKED(state, STATE),
-      WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols), WALKED(diff, a.cols))
-TILED(gumbel_step, rows, a.cols, gumbel_grid(&t, &a), a.row0 = args->row0 + t.row, WALKED_AS(old_state, state, STATE),
-      WALKED(state, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols),
-      WALKED(grad, a.cols), WALKED(diff, a.cols))
-TILED(gumbel_codes, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(state, STATE), WALKED(codes, a.ldc),
-      WALKED(codes_out, a.ldc))
+#define GUMBEL_INIT(kernel)                                                                                            \
+    TILED(kernel, rows, a.cols, item_grid(&t, a.cols), a.row0 = args->row0 + t.row, WALKED(state, STATE),              \
+          WALKED(scales, SCALES), WALKED(smom, SCALES), WALKED(codes, a.ldc), WALKED(w, a.cols), WALKED(diff, a.cols))
+GUMBEL_INIT(gumbel_init)
+GUMBEL_INIT(gumbel_init_uneven)
+#define GUMBEL_STEP(kernel)                                                                                            \
+    TILED(kernel, rows, a.cols, gumbel_grid(&t, &a, a.group, a.groups), a.row0 = args->row0 + t.row,                   \
+          WALKED_AS(old_state, state, STATE), WALKED(state, STATE), WALKED(scales, SCALES), WALKED(smom, SCALES),      \
+          WALKED(codes, a.ldc), WALKED(w, a.cols), WALKED(grad, a.cols), WALKED(diff, a.cols))
+GUMBEL_STEP(gumbel_step)
+GUMBEL_STEP(gumbel_step_uneven)
+#define GUMBEL_CODES(kernel)                                                                                           \
+    TILED(kernel, rows, a.ldc, item_grid(&t, a.ldc), , WALKED(state, STATE), WALKED(codes, a.ldc),                     \
+          WALKED(codes_out, a.ldc))
+GUMBEL_CODES(gumbel_codes)
+GUMBEL_CODES(gumbel_codes_uneven)
 TILED(scale_grad, rows, a.cols, unit_grid(&t, a.groups), , WALKED(grad, a.cols), WALKED(codes, a.ldc),
       WALKED(dscales, SCALES))
 TILED(adam_step, n, 1, item_grid(&t, 1), , WALKED(param, 1), WALKED(m, 1), WALKED(v, 1), WALKED(grad, 1),
@@ -280,3 +304,26 @@ TILED(residual, rows, a.cols, row_grid(&t), , WALKED(a, a.cols), WALKED(b, a.col
 TILED(round_scales, n, 1, item_grid(&t, 1), , WALKED(scales, 1))
 TILED(scale_rows, rows, a.cols, item_grid(&t, a.cols), , WALKED(x, a.cols), WALKED(w, 1), WALKED(y, a.cols))
 TILED(subtract, n, 1, item_grid(&t, 1), , WALKED(a, 1), WALKED(b, 1), WALKED(d, 1))
+
+/* The same arguments, and a table behind them. */
+#define LEVELS(name)                                                                                                   \
+    _Static_assert(offsetof(struct name##_uneven_args, table0) + 8 > sizeof(struct name##_args),                       \
+                   "the first ones are the same");                                                                     \
+    void tiled_##name##_levels(struct gpu_cmd *cmd, const struct name##_args *args, const uint32_t *table)             \
+    {                                                                                                                  \
+        if (!table) {                                                                                                  \
+            tiled_##name(cmd, args);                                                                                   \
+            return;                                                                                                    \
+        }                                                                                                              \
+        struct name##_uneven_args a;                                                                                   \
+        memcpy(&a, args, offsetof(struct name##_uneven_args, table0));                                                 \
+        a.table0 = table[0], a.table1 = table[1], a.table2 = table[2], a.table3 = table[3];                            \
+        tiled_##name##_uneven(cmd, &a);                                                                                \
+    }
+LEVELS(scale_search)
+LEVELS(quantize)
+LEVELS(unpack_codes)
+LEVELS(gptq_segment)
+LEVELS(gumbel_init)
+LEVELS(gumbel_step)
+LEVELS(gumbel_codes)

@@ -60,6 +60,22 @@ void tiled_round_scales(struct gpu_cmd *cmd, const struct round_scales_args *arg
 void tiled_scale_rows(struct gpu_cmd *cmd, const struct scale_rows_args *args);
 void tiled_subtract(struct gpu_cmd *cmd, const struct subtract_args *args);
 
+/* Levels of a table of int8, four to a word (quant.glsl); NULL: lo .. hi. */
+void tiled_scale_search_levels(struct gpu_cmd *cmd, const struct scale_search_args *args, const uint32_t *table);
+void tiled_quantize_levels(struct gpu_cmd *cmd, const struct quantize_args *args, const uint32_t *table);
+void tiled_unpack_codes_levels(struct gpu_cmd *cmd, const struct unpack_codes_args *args, const uint32_t *table);
+void tiled_gptq_segment_levels(struct gpu_cmd *cmd, const struct gptq_segment_args *args, const uint32_t *table);
+void tiled_gumbel_init_levels(struct gpu_cmd *cmd, const struct gumbel_init_args *args, const uint32_t *table);
+void tiled_gumbel_step_levels(struct gpu_cmd *cmd, const struct gumbel_step_args *args, const uint32_t *table);
+void tiled_gumbel_codes_levels(struct gpu_cmd *cmd, const struct gumbel_codes_args *args, const uint32_t *table);
+void tiled_scale_search_uneven(struct gpu_cmd *cmd, const struct scale_search_uneven_args *args);
+void tiled_quantize_uneven(struct gpu_cmd *cmd, const struct quantize_uneven_args *args);
+void tiled_unpack_codes_uneven(struct gpu_cmd *cmd, const struct unpack_codes_uneven_args *args);
+void tiled_gptq_segment_uneven(struct gpu_cmd *cmd, const struct gptq_segment_uneven_args *args);
+void tiled_gumbel_init_uneven(struct gpu_cmd *cmd, const struct gumbel_init_uneven_args *args);
+void tiled_gumbel_step_uneven(struct gpu_cmd *cmd, const struct gumbel_step_uneven_args *args);
+void tiled_gumbel_codes_uneven(struct gpu_cmd *cmd, const struct gumbel_codes_uneven_args *args);
+
 /* Attention: all windows and heads of the call, `start` is filled in here. Cut by work alone, so views are no larger than
  * can be bound. */
 void tiled_attn_fwd(struct gpu_cmd *cmd, const struct attn_fwd_args *args);

@@ -17,12 +17,14 @@ const char *phase_name(enum run_phase p)
 
 struct code_stats code_stats_of(const struct qlinear *q, const struct quant_type *type)
 {
-    struct code_stats s = {.lo = type->lo};
-    if (type->hi - type->lo < CODE_BINS)
-        s.bins = (uint32_t)(type->hi - type->lo + 1);
-    for (size_t i = 0; s.bins && i < (size_t)q->rows * q->cols; i++)
-        if (q->codes[i] >= type->lo && q->codes[i] <= type->hi)
-            s.codes[q->codes[i] - type->lo]++;
+    struct code_stats s = {.lo = type->levels ? 0 : type->lo};
+    if (quant_type_levels(type) <= CODE_BINS)
+        s.bins = quant_type_levels(type);
+    for (size_t i = 0; s.bins && i < (size_t)q->rows * q->cols; i++) {
+        unsigned k = quant_type_number(type, q->codes[i]);
+        if (k < s.bins)
+            s.codes[k]++;
+    }
     for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
         float scale = qlinear_scale(q, (uint32_t)(i / q->groups), 0, (uint32_t)(i % q->groups)), size = fabsf(scale);
         s.negative += scale < 0;

@@ -15,8 +15,8 @@ enum {
 
 /* How often a linear's codes and scale sizes occur. */
 struct code_stats {
-    int lo;        /* code of the first bin */
-    uint32_t bins; /* hi - lo + 1, or 0 where there are more than CODE_BINS */
+    int lo;        /* code of the first bin; of a table its number, 0 */
+    uint32_t bins; /* as many as there are codes, or 0 where those are more than CODE_BINS */
     uint64_t codes[CODE_BINS];
     uint64_t scales[SCALE_BINS]; /* by log2 |s|, the ends take what lies beyond */
     uint64_t negative, zero;     /* of the scales */

@@ -21,24 +21,27 @@ float ref_storable_scale(float s, unsigned scale_type)
     return s < 0 ? -a : a;
 }
 
-int ref_level(double w, double s, int lo, int hi)
+int ref_level(double w, double s, int lo, int hi, const int8_t *levels)
 {
-    if (s == 0)
-        return 0;
-    double r = nearbyint(w / s);
-    return r < lo ? lo : r > hi ? hi : (int)r;
+    double x = s == 0 ? 0 : w / s, r = nearbyint(x);
+    int best = levels ? levels[0] : 0;
+    for (int k = 1; levels && k < 16; k++)
+        if (fabs(levels[k] - x) < fabs(best - x))
+            best = levels[k];
+    return levels ? best : r < lo ? lo : r > hi ? hi : (int)r;
 }
 
-double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, double power)
+double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, const int8_t *levels,
+                       double power)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += (cost ? cost[i] : 1) * pow(fabs(s * ref_level(w[i], s, lo, hi) - w[i]), power);
+        sum += (cost ? cost[i] : 1) * pow(fabs(s * ref_level(w[i], s, lo, hi, levels) - w[i]), power);
     return sum;
 }
 
-double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned candidates, double power,
-                      unsigned scale_type, const float *stored)
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, const int8_t *levels,
+                      unsigned candidates, double power, unsigned scale_type, const float *stored)
 {
     /* A candidate computed in single precision may be rounded to the next number. */
     static const double ulp[] = {1e-6, 1.0 / 1023, 1.0 / 127};
@@ -53,7 +56,7 @@ double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int h
             float s = (float)(sign * base * (1 - 0.01 * i));
             double off = stored ? fabs((double)ref_storable_scale(s, scale_type) - *stored) : 0;
             if (off <= ulp[scale_type] * fabs(s))
-                best = fmin(best, ref_scale_error(w, cost, n, s, lo, hi, power));
+                best = fmin(best, ref_scale_error(w, cost, n, s, lo, hi, levels, power));
         }
     return best;
 }
@@ -62,7 +65,7 @@ double ref_affine_error(const float *w, const float *cost, size_t n, double s, d
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
-        double d = s * ref_level(w[i] - o, s, lo, hi) + o - w[i];
+        double d = s * ref_level(w[i] - o, s, lo, hi, NULL) + o - w[i];
         sum += (cost ? cost[i] : 1) * d * d;
     }
     return sum;
@@ -73,7 +76,7 @@ static void affine_refit(const float *w, const float *cost, size_t n, int lo, in
 {
     double k1 = 0, c1 = 0, w1 = 0, cc = 0, cw = 0;
     for (size_t i = 0; i < n; i++) {
-        double k = cost ? cost[i] : 1, c = ref_level(w[i] - *o, *s, lo, hi);
+        double k = cost ? cost[i] : 1, c = ref_level(w[i] - *o, *s, lo, hi, NULL);
         k1 += k;
         c1 += k * c;
         w1 += k * w[i];
@@ -127,7 +130,7 @@ static double error_by(const double *v, size_t n, double d, int lo, int hi, doub
 {
     double sum = 0, kv = 0, kk = 0;
     for (size_t i = 0; i < n; i++) {
-        double k = ref_level(v[i], d, lo, hi);
+        double k = ref_level(v[i], d, lo, hi, NULL);
         sum += (v[i] - d * k) * (v[i] - d * k);
         kv += k * v[i];
         kk += k * k;
@@ -207,6 +210,13 @@ double ref_uniform(uint32_t bits)
 
 bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d)
 {
+    if (g->table) {
+        int place = (int)k - 2;
+        for (int i = 0; i < 16 && g->table[i] < c0; i++)
+            place++;
+        *d = place < 0 || place > 15 ? 0 : g->table[place];
+        return k < g->levels && place >= 0 && place < 16 && (place == 0 || g->table[place - 1] != *d);
+    }
     *d = g->relative ? c0 - 2 + (int)k : g->lo + (int)k;
     return k < g->levels && *d >= g->lo && *d <= g->hi;
 }
@@ -215,6 +225,12 @@ bool ref_level_value(const struct ref_gumbel *g, unsigned k, int c0, int *d)
 static unsigned start_level(const struct ref_gumbel *g, int c0)
 {
     return g->relative ? 2u : (unsigned)(c0 - g->lo);
+}
+
+/* Levels between level k and the start code's. */
+static double away(const struct ref_gumbel *g, unsigned k, int c0)
+{
+    return (double)k - start_level(g, c0);
 }
 
 static unsigned plane_of(const struct ref_gumbel *g, unsigned k, int c0)
@@ -319,9 +335,10 @@ void ref_gumbel_init(const struct ref_gumbel *g, int c0, uint64_t element, doubl
     normal_pair(bits[0], bits[1], normal + 4);
     int d;
     for (unsigned k = 0; k < REF_LEVELS; k++)
-        logits[k] = ref_level_value(g, k, c0, &d)
-                        ? init_noise * (normal[k] - normal[start_level(g, c0)] - init_gap * 0.5 * (c0 - d) * (c0 - d))
-                        : 0;
+        logits[k] =
+            ref_level_value(g, k, c0, &d)
+                ? init_noise * (normal[k] - normal[start_level(g, c0)] - init_gap * 0.5 * pow(away(g, k, c0), 2))
+                : 0;
 }
 
 double ref_gumbel_soft(const struct ref_gumbel *g, int c0, uint64_t element, uint32_t step, const double *logits,

@@ -11,14 +11,15 @@ enum { REF_LEVELS = 5 };
 
 /* A scale as stored (0 f32, 1 f16, 2 bf16): rounded, finite, not zero unless it was. */
 float ref_storable_scale(float s, unsigned scale_type);
-/* clamp(round(w / s), lo, hi), 0 where s is 0. */
-int ref_level(double w, double s, int lo, int hi);
+/* clamp(round(w / s), lo, hi); with levels [16], ascending, the last one repeated, the nearest of them. w counts as 0 where s is 0. */
+int ref_level(double w, double s, int lo, int hi, const int8_t *levels);
 /* Sum of cost * |s * level - w|^power over n weights; cost NULL: 1. */
-double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, double power);
+double ref_scale_error(const float *w, const float *cost, size_t n, double s, int lo, int hi, const int8_t *levels,
+                       double power);
 /* The least of that sum over all candidates; with `stored`, over those alone that are rounded to *stored
  * (INFINITY if none is). An all-zero group has the one candidate 0. */
-double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, unsigned candidates, double power,
-                      unsigned scale_type, const float *stored);
+double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int hi, const int8_t *levels,
+                      unsigned candidates, double power, unsigned scale_type, const float *stored);
 
 /* sums[cols] += squares of x[rows, cols], summed over the rows. */
 void ref_col_sumsq(const float *x, size_t rows, size_t cols, double *sums);
@@ -39,6 +40,7 @@ struct ref_gumbel {
     uint32_t levels, relative;
     int lo, hi;
     uint32_t seed, tensor;
+    const int8_t *table; /* of ref_level; NULL: all integers lo .. hi */
 };
 /* Reserved steps of the start's noise. */
 #define REF_NOISE_INIT_A 0xffffffffu

@@ -79,6 +79,7 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
     const uint32_t rows = q->rows, cols = q->cols;
     gpu_mark mark = gpu_arena_mark(scratch);
     struct gpu_view diag, weights, work, err, r = square;
+    uint32_t table[TABLE_LEVELS / 4];
     float *host = malloc((size_t)cols * sizeof *host);
     *facts = (struct gptq_facts){0};
     bool ok =
@@ -103,22 +104,24 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
             qmatrix_search(cmd, q, work, weights, first, end, o);
         for (uint32_t c = first; c < end; c += SEGMENT_MAX) {
             uint32_t count = (uint32_t)min_u64(SEGMENT_MAX, end - c), behind = c + count;
-            tiled_gptq_segment(cmd, &(struct gptq_segment_args){.w = work,
-                                                                .r = r,
-                                                                .scales = q->scales,
-                                                                .codes = q->codes,
-                                                                .err = err,
-                                                                .rows = rows,
-                                                                .ldw = cols,
-                                                                .ldr = cols,
-                                                                .col0 = c,
-                                                                .count = count,
-                                                                .group = q->spec.group,
-                                                                .groups = q->groups,
-                                                                .ldc = q->ldc,
-                                                                .lo = (uint32_t)q->spec.type->lo,
-                                                                .hi = (uint32_t)q->spec.type->hi,
-                                                                .offsets = quant_offsets(&q->spec)});
+            tiled_gptq_segment_levels(cmd,
+                                      &(struct gptq_segment_args){.rows = rows,
+                                                                  .group = q->spec.group,
+                                                                  .groups = q->groups,
+                                                                  .lo = (uint32_t)q->spec.type->lo,
+                                                                  .hi = (uint32_t)q->spec.type->hi,
+                                                                  .w = work,
+                                                                  .r = r,
+                                                                  .scales = q->scales,
+                                                                  .codes = q->codes,
+                                                                  .err = err,
+                                                                  .ldw = cols,
+                                                                  .ldr = cols,
+                                                                  .col0 = c,
+                                                                  .count = count,
+                                                                  .ldc = q->ldc,
+                                                                  .offsets = quant_offsets(&q->spec)},
+                                      quant_table(q->spec.type, table));
             if (behind == cols)
                 break;
             /* W[:, behind:] -= Err U[c:behind, behind:], with R = U^T: rows `behind` on, columns c on. */

@@ -9,12 +9,12 @@
 /* From 3 bits on a weight chooses among the start code and two codes on either side (docs/method.md 2). */
 static bool relative_levels(const struct quant_type *t)
 {
-    return (uint32_t)(t->hi - t->lo + 1) > GUMBEL_LEVELS;
+    return quant_type_levels(t) > GUMBEL_LEVELS;
 }
 
 static uint32_t level_count(const struct quant_type *t)
 {
-    return relative_levels(t) ? GUMBEL_LEVELS : (uint32_t)(t->hi - t->lo + 1);
+    return relative_levels(t) ? GUMBEL_LEVELS : quant_type_levels(t);
 }
 
 double gumbel_rate(const struct gumbel_options *o, uint32_t t)
@@ -78,10 +78,13 @@ bool gumbel_create(struct gumbel_state *s, struct gpu_arena *arena, const struct
 void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
 {
     float tau, kappa, unit = logit_unit(s);
+    uint32_t table[TABLE_LEVELS / 4];
     schedule(s->o, 0, &tau, &kappa);
-    tiled_gumbel_init(cmd,
-                      &(struct gumbel_init_args){GUMBEL_STATE(s), .tau = tau, .kappa = kappa * unit,
-                                                 .init_noise = s->o->init_noise / unit, .init_gap = s->o->init_gap});
+    tiled_gumbel_init_levels(cmd,
+                             &(struct gumbel_init_args){GUMBEL_STATE(s), .tau = tau, .kappa = kappa * unit,
+                                                        .init_noise = s->o->init_noise / unit,
+                                                        .init_gap = s->o->init_gap},
+                             quant_table(s->q.spec.type, table));
 }
 
 /* Rate of offsets, as a share of the scales'. */
@@ -104,6 +107,7 @@ static uint32_t frozen_from(const struct gumbel_state *s)
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)
 {
     float tau, kappa, tau1, kappa1, unit = logit_unit(s);
+    uint32_t table[TABLE_LEVELS / 4];
     schedule(s->o, step, &tau, &kappa);
     schedule(s->o, step + 1, &tau1, &kappa1);
     double rate = gumbel_rate(s->o, step) * s->rate, lr_scales = rate * s->o->lr_scales * scale_rate(s->q.spec.type);
@@ -113,24 +117,29 @@ void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t ste
     /* The soft weights of this step are still those of the scales before: one gradient in hundreds. */
     if (step == frozen)
         qmatrix_round_scales(cmd, &s->q);
-    tiled_gumbel_step(
-        cmd, &(struct gumbel_step_args){GUMBEL_STATE(s), .grad = s->grad, .step = step, .tau = tau,
-                                        .kappa = kappa * unit, .tau1 = tau1, .kappa1 = kappa1 * unit,
-                                        .lr_logits = (float)(rate * s->o->lr_logits / unit),
-                                        .lr_scales = (float)lr_scales, .lr_offsets = (float)(lr_scales * OFFSET_RATE),
-                                        .beta1 = s->o->beta1, .beta2 = s->o->beta2, .decay = s->o->decay * unit});
+    tiled_gumbel_step_levels(
+        cmd,
+        &(struct gumbel_step_args){GUMBEL_STATE(s), .grad = s->grad, .step = step, .tau = tau, .kappa = kappa * unit,
+                                   .tau1 = tau1, .kappa1 = kappa1 * unit,
+                                   .lr_logits = (float)(rate * s->o->lr_logits / unit), .lr_scales = (float)lr_scales,
+                                   .lr_offsets = (float)(lr_scales * OFFSET_RATE), .beta1 = s->o->beta1,
+                                   .beta2 = s->o->beta2, .decay = s->o->decay * unit},
+        quant_table(s->q.spec.type, table));
 }
 
 void gumbel_codes(struct gpu_cmd *cmd, const struct gumbel_state *s, struct gpu_view codes)
 {
-    tiled_gumbel_codes(cmd, &(struct gumbel_codes_args){.state = s->state,
-                                                        .codes = s->q.codes,
-                                                        .codes_out = codes,
-                                                        .rows = s->q.rows,
-                                                        .cols = s->q.cols,
-                                                        .ldc = s->q.ldc,
-                                                        .levels = level_count(s->q.spec.type),
-                                                        .relative = relative_levels(s->q.spec.type),
-                                                        .lo = (uint32_t)s->q.spec.type->lo,
-                                                        .hi = (uint32_t)s->q.spec.type->hi});
+    uint32_t table[TABLE_LEVELS / 4];
+    tiled_gumbel_codes_levels(cmd,
+                              &(struct gumbel_codes_args){.state = s->state,
+                                                          .codes = s->q.codes,
+                                                          .codes_out = codes,
+                                                          .rows = s->q.rows,
+                                                          .cols = s->q.cols,
+                                                          .ldc = s->q.ldc,
+                                                          .levels = level_count(s->q.spec.type),
+                                                          .relative = relative_levels(s->q.spec.type),
+                                                          .lo = (uint32_t)s->q.spec.type->lo,
+                                                          .hi = (uint32_t)s->q.spec.type->hi},
+                              quant_table(s->q.spec.type, table));
 }

@@ -27,7 +27,7 @@ static uint64_t code_bytes(const struct matrix *item)
 static uint32_t code_bits(const struct quant_type *t)
 {
     uint32_t bits = 1;
-    while ((t->hi - t->lo) >> bits)
+    while ((quant_type_levels(t) - 1) >> bits)
         bits++;
     return bits;
 }
@@ -60,7 +60,7 @@ static bool upload_packed(struct learned_scales *s, size_t item, struct err *e)
               s->t->store.linear(s->t->store.ctx, m, false, &q, e);
     for (size_t r = 0; ok && r < m->rows; r++) {
         for (uint32_t c = 0; c < m->cols; c++)
-            row[c] = (uint32_t)(q.codes[r * m->cols + c] - m->spec.type->lo);
+            row[c] = quant_type_number(m->spec.type, q.codes[r * m->cols + c]);
         pack_unsigned(row, m->cols, bits, packed + r * words);
     }
     if (ok)
@@ -74,14 +74,17 @@ static bool upload_packed(struct learned_scales *s, size_t item, struct err *e)
 static void unpack(const struct learned_scales *s, const struct scales_entry *x, const struct matrix *item,
                    struct gpu_view codes)
 {
-    tiled_unpack_codes(s->t->m->cmd, &(struct unpack_codes_args){.packed = x->packed,
-                                                                 .codes = codes,
-                                                                 .rows = x->q.rows,
-                                                                 .cols = x->q.cols,
-                                                                 .ldp = packed_words(item),
-                                                                 .ldc = x->q.ldc,
-                                                                 .bits = code_bits(item->spec.type),
-                                                                 .lo = (uint32_t)item->spec.type->lo});
+    uint32_t table[TABLE_LEVELS / 4];
+    tiled_unpack_codes_levels(s->t->m->cmd,
+                              &(struct unpack_codes_args){.packed = x->packed,
+                                                          .codes = codes,
+                                                          .rows = x->q.rows,
+                                                          .cols = x->q.cols,
+                                                          .ldp = packed_words(item),
+                                                          .ldc = x->q.ldc,
+                                                          .bits = code_bits(item->spec.type),
+                                                          .lo = (uint32_t)item->spec.type->lo},
+                              quant_table(item->spec.type, table));
 }
 
 /* As they will be stored; good until s->temp_stored is used again. */
@@ -199,10 +202,10 @@ void learned_scales_free(struct learned_scales *s)
 #define SUPER_RATE 0.2f
 
 /* The rate is that of 2 bits, whose largest code is 2. Where codes are larger a scale moves the weights
- * further. */
+ * further; of a table what counts is how many levels there are. */
 static float finest_step(const struct quant_type *t)
 {
-    int largest = -t->lo > t->hi ? -t->lo : t->hi;
+    int n = (int)quant_type_levels(t), largest = t->levels ? n / 2 : -t->lo > t->hi ? -t->lo : t->hi;
     float step = largest > 2 ? 2.0f / (float)largest : 1.0f;
     return t->super ? SUPER_RATE * step : step;
 }

@@ -15,6 +15,16 @@ uint32_t quant_offsets(const struct quant_spec *spec)
     return quant_type_planes(spec->type) - 1;
 }
 
+const uint32_t *quant_table(const struct quant_type *t, uint32_t words[TABLE_LEVELS / 4])
+{
+    if (!t->levels)
+        return NULL;
+    memset(words, 0, TABLE_LEVELS);
+    for (unsigned k = 0; k < TABLE_LEVELS; k++)
+        words[k / 4] |= (uint32_t)(uint8_t)t->levels[k] << k % 4 * 8;
+    return words;
+}
+
 /* Super-blocks first .. first+count-1 of each row. */
 static void project(struct gpu_cmd *cmd, const struct qmatrix *q, uint32_t first, uint32_t count)
 {
@@ -199,25 +209,31 @@ void qmatrix_search(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_vie
                     uint32_t col0, uint32_t col1, const struct scale_search_options *o)
 {
     const struct quant_type *type = q->spec.type;
+    uint32_t table[TABLE_LEVELS / 4];
     if (quant_offsets(&q->spec))
         tiled_affine_search(cmd, &(struct affine_search_args){QMATRIX_GROUPS(q), .w = w, .weights = weights,
                                                               .weighted = weights.size > 0, .scales = q->scales,
                                                               .ldw = q->cols, .col0 = col0, .col1 = col1});
     else
-        tiled_scale_search(
-            cmd, &(struct scale_search_args){QMATRIX_GROUPS(q), .w = w, .weights = weights,
-                                             .weighted = weights.size > 0, .scales = q->scales, .ldw = q->cols,
-                                             .col0 = col0, .col1 = col1, .candidates = o->candidates, .power = o->power,
-                                             .scale_type = type->super ? STORED_F32 : (uint32_t)q->spec.scale});
+        tiled_scale_search_levels(
+            cmd,
+            &(struct scale_search_args){QMATRIX_GROUPS(q), .w = w, .weights = weights, .weighted = weights.size > 0,
+                                        .scales = q->scales, .ldw = q->cols, .col0 = col0, .col1 = col1,
+                                        .candidates = o->candidates, .power = o->power,
+                                        .scale_type = type->super ? STORED_F32 : (uint32_t)q->spec.scale},
+            quant_table(type, table));
     if (type->super)
         project(cmd, q, col0 / type->super, (uint32_t)div_up(col1 - col0, type->super));
 }
 
 void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, const struct scale_search_options *o)
 {
+    uint32_t table[TABLE_LEVELS / 4];
     qmatrix_search(cmd, q, w, (struct gpu_view){0}, 0, q->cols, o);
-    tiled_quantize(cmd, &(struct quantize_args){QMATRIX_GROUPS(q), .w = w, .scales = q->scales, .codes = q->codes,
-                                                .ldw = q->cols, .ldc = q->ldc, .offsets = quant_offsets(&q->spec)});
+    tiled_quantize_levels(cmd,
+                          &(struct quantize_args){QMATRIX_GROUPS(q), .w = w, .scales = q->scales, .codes = q->codes,
+                                                  .ldw = q->cols, .ldc = q->ldc, .offsets = quant_offsets(&q->spec)},
+                          quant_table(q->spec.type, table));
 }
 
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,

@@ -19,6 +19,8 @@ struct qmatrix {
 #define QMATRIX_GROUPS(q)                                                                                              \
     .rows = (q)->rows, .cols = (q)->cols, .group = (q)->spec.group, .groups = (q)->groups,                             \
     .lo = (uint32_t)(q)->spec.type->lo, .hi = (uint32_t)(q)->spec.type->hi
+/* The levels as kernels take them, into words; NULL where codes are all integers lo .. hi. */
+const uint32_t *quant_table(const struct quant_type *t, uint32_t words[TABLE_LEVELS / 4]);
 /* 1 where groups have offsets: what kernels ask. */
 uint32_t quant_offsets(const struct quant_spec *spec);
 bool qmatrix_create(struct qmatrix *q, struct gpu_arena *arena, uint32_t rows, uint32_t cols, struct quant_spec spec,

@@ -52,8 +52,7 @@ static double coded_error(const struct quant_spec *s, enum export_format f, cons
         int levels = s->type->offset_hi ? hi - lo : -lo > hi ? -lo : hi;
         float scale = stored_scale(s, f, span / (float)levels);
         for (uint32_t i = 0; i < n; i++) {
-            float v = w[g + i] - offset, q = scale > 0 ? rintf(v / scale) : 0;
-            q = q < (float)lo ? (float)lo : q > (float)hi ? (float)hi : q;
+            float v = w[g + i] - offset, q = scale > 0 ? (float)quant_type_nearest(s->type, v / scale) : 0;
             double d = (double)v - (double)q * scale;
             sum += d * d;
         }

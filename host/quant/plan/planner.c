@@ -216,7 +216,8 @@ static const struct matrix *fallen(const struct plan *p)
     return NULL;
 }
 
-/* Types that are learned and whose blocks divide these rows: "Q4_0, Q5_0". */
+/* Types that are learned and whose blocks divide these rows (0: of any length): "Q4_0, Q5_0". */
+enum { LEARNED_TEXT = 256 };
 static const char *learned_for(uint32_t cols, char *out, size_t cap)
 {
     const struct gguf_type *t;
@@ -232,7 +233,7 @@ static const char *learned_for(uint32_t cols, char *out, size_t cap)
 static bool nothing_learned(const struct plan *p, struct err *e)
 {
     const struct matrix *t = fallen(p);
-    char list[128];
+    char list[LEARNED_TEXT];
     if (!t)
         return true;
     err_set(e, ERR_USER,
@@ -248,13 +249,15 @@ static bool nothing_learned(const struct plan *p, struct err *e)
 static bool check_work(const struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     bool coded = false;
+    char list[LEARNED_TEXT];
     for (size_t i = 0; i < p->n_items; i++)
         coded = coded || p->items[i].coded;
     if (coded || (o->method == METHOD_RTN && p->weights_quantized))
         return true;
     if (o->refine) {
-        err_set(e, ERR_USER, "%s has no linear of a type whose codes can be learned", o->refine);
-        return err_hint(e, "types that can: Q2_K, Q3_K, Q4_K, Q5_K, Q4_0, Q5_0, Q2_0, TQ1_0, TQ2_0");
+        err_set(e, ERR_USER, "%s has no linear of a type whose codes can be learned (%s is not)", o->refine,
+                p->items[0].type->name);
+        return err_hint(e, "types that can: %s", learned_for(0, list, sizeof list));
     }
     if (!nothing_learned(p, e))
         return false;

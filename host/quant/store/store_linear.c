@@ -1,5 +1,6 @@
 #include "host/quant/store/store_linear.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,16 +44,25 @@ uint64_t linear_bytes(const struct matrix *item)
     return bytes;
 }
 
-/* From a type's codes to the signed ones of pack.h: those of types with offsets start at 0. */
+/* From a type's codes to the signed ones of pack.h: those of types with offsets start at 0, and a table has no more than numbers of
+ * its levels. */
 static int code_shift(const struct quant_type *t)
 {
-    return t->lo == 0 ? 1 << (t->bits - 1) : 0;
+    return t->levels || t->lo == 0 ? 1 << (t->bits - 1) : 0;
 }
 
-static void shift_codes(int8_t *codes, size_t n, int by)
+static void codes_to_store(const struct quant_type *t, int8_t *codes, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        codes[i] = (int8_t)(codes[i] + by);
+        codes[i] = (int8_t)((t->levels ? (int)quant_type_number(t, codes[i]) : codes[i]) - code_shift(t));
+}
+
+static void codes_from_store(const struct quant_type *t, int8_t *codes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int k = codes[i] + code_shift(t);
+        codes[i] = (int8_t)(t->levels ? quant_type_level(t, (unsigned)k) : k);
+    }
 }
 
 bool linear_sane(const struct qlinear *q, const struct matrix *item)
@@ -61,7 +71,7 @@ bool linear_sane(const struct qlinear *q, const struct matrix *item)
     size_t n = (size_t)q->rows * q->cols, scales = (size_t)q->rows * quant_row_scales(&item->spec, item->cols);
     size_t groups = (size_t)q->rows * quant_row_groups(&item->spec, item->cols);
     for (size_t i = 0; i < n; i++)
-        if (q->codes[i] < t->lo || q->codes[i] > t->hi)
+        if (quant_type_number(t, q->codes[i]) == UINT_MAX)
             return false;
     for (size_t i = 0; i < scales; i++)
         if (!isfinite(q->scales[i]))
@@ -82,7 +92,7 @@ bool linear_put(struct safetensors_writer *w, const struct matrix *item, const s
     bool ok = (row && codes) || err_nomem(e, "packed codes", words * 4);
     for (uint32_t r = 0; ok && r < q->rows; r++) {
         memcpy(codes, q->codes + (size_t)r * q->cols, q->cols);
-        shift_codes(codes, q->cols, -code_shift(item->spec.type));
+        codes_to_store(item->spec.type, codes, q->cols);
         pack_codes(codes, q->cols, 1, item->spec.type->bits, row);
         ok = safetensors_writer_put(w, row, words * 4, e);
     }
@@ -127,7 +137,7 @@ bool linear_get(const struct safetensors *f, const char *name, const char *dir, 
         memcpy(row, codes->data + r * words * 4, (size_t)words * 4);
         int8_t *to = out->codes + (size_t)r * item->cols;
         unpack_codes(row, item->cols, item->spec.type->bits, to, 1);
-        shift_codes(to, item->cols, code_shift(item->spec.type));
+        codes_from_store(item->spec.type, to, item->cols);
     }
     free(row);
     if (ok) {
