@@ -7,32 +7,35 @@
 
 #include "host/base/num.h"
 
-static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+                    fp4_levels[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 12};
 
 /* Ternary takes two bits on disk. 5 to 7 bits exist in checkpoints of others: read, converted and rounded to,
  * not learned. Q2_0 and TQ2_0 hold 1 - c with the scale negated (docs/formats.md 8). */
 const struct quant_type quant_types[QUANT_TYPES] = {
-    {"ternary", -1, 1, 2, true, 0, 0, 0, 0, 0, NULL},
-    {"2", -2, 1, 2, true, 0, 0, 0, 0, 0, NULL},
-    {"3", -4, 3, 3, true, 0, 0, 0, 0, 0, NULL},
-    {"4", -8, 7, 4, true, 0, 0, 0, 0, 0, NULL},
-    {"8", -128, 127, 8, false, 0, 0, 0, 0, 0, NULL},
-    {"5", -16, 15, 5, false, 0, 0, 0, 0, 0, NULL},
-    {"6", -32, 31, 6, false, 0, 0, 0, 0, 0, NULL},
-    {"7", -64, 63, 7, false, 0, 0, 0, 0, 0, NULL},
-    [QUANT_Q2_0] = {"Q2_0", -2, 1, 2, true, 64, 0, 0, 0, 0, NULL},
-    [QUANT_TQ2_0] = {"TQ2_0", -2, 1, 2, true, 256, 0, 0, 0, 0, NULL},
-    [QUANT_TQ1_0] = {"TQ1_0", -1, 1, 2, true, 256, 0, 0, 0, 0, NULL},
-    [QUANT_Q4_0] = {"Q4_0", -8, 7, 4, true, 32, 0, 0, 0, 0, NULL},
-    [QUANT_Q5_0] = {"Q5_0", -16, 15, 5, true, 32, 0, 0, 0, 0, NULL},
-    [QUANT_Q8_0] = {"Q8_0", -127, 127, 8, false, 32, 0, 0, 0, 0, NULL},
-    [QUANT_Q2_K] = {"Q2_K", 0, 3, 2, true, 16, 256, 0, 15, 15, NULL},
-    [QUANT_Q3_K] = {"Q3_K", -4, 3, 3, true, 16, 256, -32, 31, 0, NULL},
-    [QUANT_Q4_K] = {"Q4_K", 0, 15, 4, true, 32, 256, 0, 63, 63, NULL},
-    [QUANT_Q5_K] = {"Q5_K", 0, 31, 5, true, 32, 256, 0, 63, 63, NULL},
-    [QUANT_Q6_K] = {"Q6_K", -32, 31, 6, true, 16, 256, -128, 127, 0, NULL},
-    [QUANT_IQ4_NL] = {"IQ4_NL", -127, 113, 4, true, 32, 0, 0, 0, 0, iq4_levels},
-    [QUANT_IQ4_XS] = {"IQ4_XS", -127, 113, 4, true, 32, 256, -32, 31, 0, iq4_levels},
+    {"ternary", -1, 1, 2, true, 0, 0, 0, 0, 0, NULL, 0},
+    {"2", -2, 1, 2, true, 0, 0, 0, 0, 0, NULL, 0},
+    {"3", -4, 3, 3, true, 0, 0, 0, 0, 0, NULL, 0},
+    {"4", -8, 7, 4, true, 0, 0, 0, 0, 0, NULL, 0},
+    {"8", -128, 127, 8, false, 0, 0, 0, 0, 0, NULL, 0},
+    {"5", -16, 15, 5, false, 0, 0, 0, 0, 0, NULL, 0},
+    {"6", -32, 31, 6, false, 0, 0, 0, 0, 0, NULL, 0},
+    {"7", -64, 63, 7, false, 0, 0, 0, 0, 0, NULL, 0},
+    [QUANT_Q2_0] = {"Q2_0", -2, 1, 2, true, 64, 0, 0, 0, 0, NULL, 0},
+    [QUANT_TQ2_0] = {"TQ2_0", -2, 1, 2, true, 256, 0, 0, 0, 0, NULL, 0},
+    [QUANT_TQ1_0] = {"TQ1_0", -1, 1, 2, true, 256, 0, 0, 0, 0, NULL, 0},
+    [QUANT_Q4_0] = {"Q4_0", -8, 7, 4, true, 32, 0, 0, 0, 0, NULL, 0},
+    [QUANT_Q5_0] = {"Q5_0", -16, 15, 5, true, 32, 0, 0, 0, 0, NULL, 0},
+    [QUANT_Q8_0] = {"Q8_0", -127, 127, 8, false, 32, 0, 0, 0, 0, NULL, 0},
+    [QUANT_Q2_K] = {"Q2_K", 0, 3, 2, true, 16, 256, 0, 15, 15, NULL, 0},
+    [QUANT_Q3_K] = {"Q3_K", -4, 3, 3, true, 16, 256, -32, 31, 0, NULL, 0},
+    [QUANT_Q4_K] = {"Q4_K", 0, 15, 4, true, 32, 256, 0, 63, 63, NULL, 0},
+    [QUANT_Q5_K] = {"Q5_K", 0, 31, 5, true, 32, 256, 0, 63, 63, NULL, 0},
+    [QUANT_Q6_K] = {"Q6_K", -32, 31, 6, true, 16, 256, -128, 127, 0, NULL, 0},
+    [QUANT_IQ4_NL] = {"IQ4_NL", -127, 113, 4, true, 32, 0, 0, 0, 0, iq4_levels, 0},
+    [QUANT_IQ4_XS] = {"IQ4_XS", -127, 113, 4, true, 32, 256, -32, 31, 0, iq4_levels, 0},
+    [QUANT_MXFP4] = {"MXFP4", -12, 12, 4, true, 32, 0, 0, 0, 0, fp4_levels, SCALE_E8M0},
+    [QUANT_NVFP4] = {"NVFP4", -12, 12, 4, true, 16, 0, 0, 0, 0, fp4_levels, SCALE_E4M3},
 };
 
 unsigned quant_type_planes(const struct quant_type *t)
@@ -137,12 +140,35 @@ double quant_spec_bpw(const struct quant_spec *s, uint64_t rows, uint64_t cols)
         return s->type->bits + planes * (16.0 / s->type->super + (double)width / s->group);
     }
     uint64_t groups = s->group ? div_up(cols, s->group) : 1;
-    return s->type->bits + 16.0 * (double)groups / (double)cols;
+    return s->type->bits + (s->type->scale ? 8.0 : 16.0) * (double)groups / (double)cols;
+}
+
+enum scale_type quant_type_scale(const struct quant_type *t)
+{
+    return t->scale ? t->scale : SCALE_F16;
 }
 
 const char *scale_type_name(enum scale_type t)
 {
-    return t == SCALE_F16 ? "f16" : t == SCALE_BF16 ? "bf16" : "f32";
+    static const char *const names[] = {"f32", "f16", "bf16", "e8m0", "e4m3"};
+    return names[t];
+}
+
+/* Of which 12 times as much is a number, too. */
+static float to_power(float v)
+{
+    int e;
+    float m = frexpf(fminf(fmaxf(v, 0x1p-126f), 0x1p124f), &e);
+    return ldexpf(1, m == 0.5f ? e - 1 : e);
+}
+
+static float to_e4m3(float v)
+{
+    int e;
+    v = fminf(fmaxf(v, 0x1p-10f), 224);
+    frexpf(v, &e);
+    e = (e < -6 ? -6 : e) - 4; /* the last bit's */
+    return ldexpf(rintf(ldexpf(v, -e)), e);
 }
 
 float scale_round(enum scale_type t, float v)
@@ -152,6 +178,10 @@ float scale_round(enum scale_type t, float v)
         return f16_to_f32(f32_to_f16(v));
     case SCALE_BF16:
         return bf16_to_f32(f32_to_bf16(v));
+    case SCALE_E8M0:
+        return v == 0 ? 0 : to_power(v);
+    case SCALE_E4M3:
+        return v == 0 ? 0 : to_e4m3(v);
     case SCALE_F32:
         break;
     }

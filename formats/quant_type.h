@@ -12,7 +12,8 @@
 
 #include "host/base/err.h"
 
-enum scale_type { SCALE_F32, SCALE_F16, SCALE_BF16 };
+/* The last two are a byte that has no sign, for levels that are twice those of E2M1, and count half: a power of two (E8M0), an E4M3. */
+enum scale_type { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
 
 /* One row of the table (quant_type.c). */
 struct quant_type {
@@ -30,6 +31,7 @@ struct quant_type {
     /* Where codes are not all integers lo .. hi: what they are, ascending, 1 << bits of them, the last one repeated where there are
      * fewer. A code is its level, so w = c * s + o as everywhere, and only who chooses one looks here. NULL: all integers. */
     const int8_t *levels;
+    enum scale_type scale; /* of a type of GGUF whose scales are no f16; else 0 */
 };
 /* Rows of the table that GGUF's types name. */
 enum {
@@ -46,6 +48,8 @@ enum {
     QUANT_Q6_K,
     QUANT_IQ4_NL,
     QUANT_IQ4_XS,
+    QUANT_MXFP4,
+    QUANT_NVFP4,
     QUANT_TYPES
 };
 extern const struct quant_type quant_types[QUANT_TYPES];
@@ -85,9 +89,12 @@ const struct quant_type *quant_type_at(size_t i);
 /* Bits per weight of a [rows, cols] matrix in this spec, scales included (16 bits each), codes at their
  * storage width. */
 double quant_spec_bpw(const struct quant_spec *s, uint64_t rows, uint64_t cols);
-/* "f32" | "f16" | "bf16". */
+/* What scales of a type of GGUF are stored in. */
+enum scale_type quant_type_scale(const struct quant_type *t);
+/* "f32" | "f16" | "bf16" | "e8m0" | "e4m3". */
 const char *scale_type_name(enum scale_type t);
-/* v rounded to the type, as f32 (round to nearest even). */
+/* v rounded to the type, as f32 (round to nearest even). Of those in a byte within what it holds, powers of two upwards: a scale that
+ * is too small cuts off. */
 float scale_round(enum scale_type t, float v);
 
 /* A quantized matrix on the host, scales exactly as they will be stored. With super-blocks that is d, -dmin and their

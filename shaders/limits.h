@@ -46,5 +46,7 @@
 #define STORED_F32  0u /* what a scale is rounded to: scale_search, round_scales; enum scale_type */
 #define STORED_F16  1u
 #define STORED_BF16 2u
+#define STORED_E8M0 3u /* half of a power of two: the least one that is no smaller */
+#define STORED_E4M3 4u /* half of it */
 
 #endif

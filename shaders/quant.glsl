@@ -22,10 +22,26 @@ uint scale_place(uint row, uint g, uint groups, uint offsets)
     return row * (groups << offsets) + g;
 }
 
+// Scales in a byte, without a sign (formats/quant_type.h).
+float byte_scale(float s, uint scale_type)
+{
+    if (s == 0.0)
+        return 0.0;
+    bool power = scale_type == STORED_E8M0;
+    s = clamp(s, power ? 1.17549435e-38 : 0.0009765625, power ? 2.12676479e37 : 224.0);
+    if (power)
+        return uintBitsToFloat((floatBitsToUint(s) + 0x7fffffu) & 0x7f800000u);
+    // Three bits behind the first; below 2^-7 steps stay.
+    uint step = max(floatBitsToUint(s) & 0x7f800000u, 120u << 23) - (3u << 23);
+    return roundEven(s * uintBitsToFloat((254u << 23) - step)) * uintBitsToFloat(step);
+}
+
 // A scale as it will be stored: rounded to scale_type, finite, and not zero unless it was. Subnormal halves are allowed:
 // a coarse scale is better than none. Clamping to numbers of the type first keeps the rounding inside its range.
 float storable_scale(float s, uint scale_type)
 {
+    if (scale_type >= STORED_E8M0)
+        return byte_scale(s, scale_type);
     float least = scale_type == STORED_F16 ? 5.9604644775390625e-8 : 1.17549435e-38;
     float most = scale_type == STORED_F16 ? 65504.0 : scale_type == STORED_BF16 ? 3.38953139e38 : 3.40282347e38;
     float a = round_to_scale_type(clamp(abs(s), least, most), scale_type);

@@ -33,6 +33,10 @@ candidate make_candidate(float base, uint i, bool negative)
     candidate c;
     float s = base * (1.0 - 0.01 * float(i));
     float stored = storable_scale(s, scale_type);
+#ifdef LEVEL_TABLE
+    if (scale_type >= STORED_E8M0) // steps that are too large to be passed over
+        s = stored;
+#endif
     c.s = negative ? -stored : stored;
     c.inverse = (negative ? -base : base) / s;
     c.unit = exp2(power * log2(s / base));

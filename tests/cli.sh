@@ -128,7 +128,7 @@ expect 'group without a type' 2 'stores codes of type 2 in groups of 48' '--type
 expect 'group of a super-block' 2 '--group: a group of 64 does not go with Q2_K, whose groups are 16' 'leave the group out' -- "$gsq" quantize m -o x.gguf --type Q2_K --group 64 --method rtn
 expect 'group of a type' 2 'a group of 96 does not go with Q2_0, whose groups are multiples of 64' '.' -- "$gsq" quantize m -o x.gguf --type Q2_0 --group 96 --method rtn
 expect 'tensor type in a folder' 2 "--tensor 'up=Q4_K': Q4_K is a GGUF type, but the format is gptq" "'up=4'" -- "$gsq" quantize m -o x --tensor up=Q4_K --method rtn
-expect 'tensor type that is only read' 2 '--tensor: gsq reads MXFP4, but does not write it' 'F16.*Q2_K' -- "$gsq" quantize m -o x.gguf --tensor up=mxfp4
+expect 'tensor type that is only read' 2 '--tensor: Q1_0.*gsq writes no codes of one bit' 'TQ1_0' -- "$gsq" quantize m -o x.gguf --tensor up=q1_0
 expect 'tensor bits without a type' 2 "--tensor 'up=3': no type of GGUF" '--type' -- "$gsq" quantize m -o x.gguf --type Q2_0 --tensor up=3 --method rtn
 expect 'group of a tensor type' 2 "--tensor 'up=F16': F16 has no groups" 'leave' -- "$gsq" quantize m -o x.gguf --type Q2_0 --tensor up=F16,g64 --method rtn
 

@@ -260,10 +260,10 @@ mixture() { # NAME MODEL F16 TYPE
     must "$gsq" convert "$tmp/$4.gguf" -o "$tmp/own.gguf" --format gguf --type F32 || return 0
     check "$1, $4: gsq dequantizes it as ggml does" "$llama" same "$tmp/own.gguf" "$tmp/twin.gguf"
 }
-for type in Q2_K Q3_K_M Q4_K_M Q2_0 TQ2_0; do
+for type in Q2_K Q3_K_M Q4_K_M Q2_0 TQ2_0 IQ4_XS MXFP4_MOE; do
     mixture qwen3moe-4m "$model" "$tmp/f16.gguf" $type
 done
-for type in Q2_K Q3_K_M Q4_K_M Q5_K_M Q8_0 Q2_0 TQ2_0; do
+for type in Q2_K Q3_K_M Q4_K_M Q5_K_M Q8_0 Q2_0 TQ2_0 IQ4_NL MXFP4_MOE; do
     mixture dsv3-mla-3.9m "$latent" "$tmp/latent-f16.gguf" $type
 done
 # ---- importance matrices: of each expert what its own tokens were

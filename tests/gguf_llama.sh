@@ -58,7 +58,7 @@ for type in F32 F16 BF16; do
     files+=("$tmp/$type.gguf")
 done
 # What this gsq quantizes to.
-types=(Q2_0 TQ2_0 TQ1_0 Q4_0 Q4_1 Q5_1 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS)
+types=(Q2_0 TQ2_0 TQ1_0 Q4_0 Q4_1 Q5_1 Q8_0 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS MXFP4_MOE)
 "$gsq" quantize --help | grep -q -e '--type T' || types=()
 for type in ${types[@]+"${types[@]}"}; do
     must "$gsq" quantize "$oak" -o "$tmp/$type.gguf" --method rtn --type "$type" || continue
@@ -156,6 +156,9 @@ for type in mxfp4 nvfp4 q1_0; do
     check "llama-quantize's $type: gsq dequantizes it as ggml does" "$llama" same "$tmp/ours.gguf" "$tmp/twin.gguf"
     must "$gsq" convert "$tmp/theirs.gguf" -o "$tmp/ours.gguf" || continue
     check "and keeps it in a GGUF" "$llama" same "$tmp/ours.gguf" "$tmp/theirs.gguf"
+    [[ $type != q1_0 ]] || continue
+    must "$gsq" quantize "$oak" -o "$tmp/own-$type.gguf" --method rtn --type Q6_K --tensor "proj=$type" && try_file "$type of gsq" "$tmp/own-$type.gguf" &&
+        check "$type of gsq is what its linears are" test "$("$llama" types "$tmp/own-$type.gguf" | grep -c "	$type	")" = 28
     [[ $type == nvfp4 ]] || continue
     # As NVIDIA's models have it, each matrix with a factor beside it.
     must python3 "$here/tests/lib/gguf_edit.py" scales "$tmp/theirs.gguf" "$tmp/scaled.gguf" && must "$llama" dequant "$tmp/scaled.gguf" "$tmp/twin.gguf" &&

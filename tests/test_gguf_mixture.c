@@ -78,6 +78,9 @@ static void test_linears(void **state)
         {"IQ4_NL", "self_attn.v_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
         {"IQ4_XS", "self_attn.v_proj", {"Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"}},
         {"IQ4_NL", "mlp.down_proj", {"IQ4_NL", "IQ4_NL", "IQ4_NL", "IQ4_NL", "IQ4_NL", "IQ4_NL"}},
+        {"MXFP4_MOE", "mlp.up_proj", {"Q8_0", "Q8_0", "Q8_0", "Q8_0", "Q8_0", "Q8_0"}},
+        {"MXFP4_MOE", "mlp.experts.3.up_proj", {"MXFP4", "MXFP4", "MXFP4", "MXFP4", "MXFP4", "MXFP4"}},
+        {"NVFP4", "self_attn.v_proj", {"NVFP4", "NVFP4", "NVFP4", "NVFP4", "NVFP4", "NVFP4"}},
         {"IQ4_XS", "self_attn.o_proj", {"IQ4_XS", "IQ4_XS", "IQ4_XS", "IQ4_XS", "IQ4_XS", "IQ4_XS"}},
         {"Q2_0", "self_attn.v_proj", {"Q2_0", "Q2_0", "Q2_0", "Q2_0", "Q2_0", "Q2_0"}},
         {"TQ2_0", "mlp.down_proj", {"TQ2_0", "TQ2_0", "TQ2_0", "TQ2_0", "TQ2_0", "TQ2_0"}},
@@ -120,11 +123,14 @@ static void test_embeddings(void **state)
     static const struct {
         const char *mixture, *embedding, *head, *shared;
     } rows[] = {
-        {"Q2_K", "Q2_K", "Q6_K", "Q6_K"},   {"Q2_K_S", "Q2_K", "Q6_K", "Q6_K"},   {"Q3_K_M", "Q3_K", "Q6_K", "Q6_K"},
-        {"Q4_K_M", "Q4_K", "Q6_K", "Q6_K"}, {"Q3_K_L", "Q3_K", "Q6_K", "Q6_K"},   {"Q4_1", "Q4_1", "Q6_K", "Q6_K"},
-        {"Q4_0", "Q4_0", "Q6_K", "Q6_K"},   {"Q2_0", "Q4_K", "Q6_K", "Q6_K"},     {"TQ2_0", "Q4_K", "Q6_K", "Q6_K"},
-        {"TQ1_0", "Q4_K", "Q6_K", "Q6_K"},  {"Q8_0", "Q8_0", "Q8_0", "Q8_0"},     {"F16", "F16", "F16", "F16"},
-        {"F32", "F32", "F32", "F32"},       {"IQ4_NL", "IQ4_NL", "Q6_K", "Q6_K"}, {"IQ4_XS", "IQ4_XS", "Q6_K", "Q6_K"},
+        {"Q2_K", "Q2_K", "Q6_K", "Q6_K"},     {"Q2_K_S", "Q2_K", "Q6_K", "Q6_K"},
+        {"Q3_K_M", "Q3_K", "Q6_K", "Q6_K"},   {"Q4_K_M", "Q4_K", "Q6_K", "Q6_K"},
+        {"Q3_K_L", "Q3_K", "Q6_K", "Q6_K"},   {"Q4_1", "Q4_1", "Q6_K", "Q6_K"},
+        {"Q4_0", "Q4_0", "Q6_K", "Q6_K"},     {"Q2_0", "Q4_K", "Q6_K", "Q6_K"},
+        {"TQ2_0", "Q4_K", "Q6_K", "Q6_K"},    {"TQ1_0", "Q4_K", "Q6_K", "Q6_K"},
+        {"Q8_0", "Q8_0", "Q8_0", "Q8_0"},     {"F16", "F16", "F16", "F16"},
+        {"F32", "F32", "F32", "F32"},         {"MXFP4_MOE", "Q8_0", "Q8_0", "Q8_0"},
+        {"IQ4_NL", "IQ4_NL", "Q6_K", "Q6_K"}, {"IQ4_XS", "IQ4_XS", "Q6_K", "Q6_K"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         assert_string_equal(type_in(rows[i].mixture, &large, "model.embed_tokens", 4096), rows[i].embedding);
@@ -176,7 +182,7 @@ static void test_names(void **state)
         assert_true(gguf_mixture_file_type(gguf_mixture_at(n)) >= 0);
         assert_non_null(gguf_mixture_base(gguf_mixture_at(n)));
     }
-    assert_int_equal(n, 23);
+    assert_int_equal(n, 25);
     static const struct {
         const char *name;
         int number;
@@ -199,7 +205,7 @@ static void test_llama_quantize(void **state)
         /* clang-format off */
         {"Q1_0", 40, NULL, "TQ1_0 (1.69"},     {"Q2_0", 41, "Q2_0", NULL},
         {"Q4_0", 2, "Q4_0", NULL},             {"Q4_1", 3, "Q4_1", NULL},
-        {"MXFP4_MOE", 38, NULL, "Q4_K_S (4.5"}, {"Q5_0", 8, "Q5_0", NULL},
+        {"MXFP4_MOE", 38, "MXFP4_MOE", NULL}, {"Q5_0", 8, "Q5_0", NULL},
         {"Q5_1", 9, "Q5_1", NULL},             {"IQ2_XXS", 19, NULL, "Q2_0 (2.25"},
         {"IQ2_XS", 20, NULL, "Q2_0 (2.25"},    {"IQ2_S", 28, NULL, "Q2_K_S (2.63"},
         {"IQ2_M", 29, NULL, "Q2_K_S (2.63"},   {"IQ1_S", 24, NULL, "TQ1_0 (1.69"},

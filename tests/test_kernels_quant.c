@@ -83,7 +83,7 @@ static void scale_search(unsigned kernel, const struct grid *of, unsigned n_grid
             struct kernel_shape s = case_of(shapes[i / n_grids], g, 3);
             struct kernel_test t;
             uint32_t n;
-            s.candidates = 80, s.scale_type = i % 3, s.weighted = i % 2;
+            s.candidates = 80, s.scale_type = g.levels == fp4 ? i / n_grids % 5 : i % 3, s.weighted = i % 2;
             kernel_begin(&t, kernel, s, i);
             for (uint32_t c = 0; c < s.group && c < s.cols && s.rows > 1; c++)
                 ((float *)t.in[0])[c] = 0; /* a group of zeros */
@@ -555,7 +555,9 @@ static void compare_scales(struct kernel_test *t)
 }
 static const struct kernel_shape scale_types[] = {{.n = 1000, .scale_type = STORED_F32},
                                                   {.n = 1000, .scale_type = STORED_F16},
-                                                  {.n = 1001, .scale_type = STORED_BF16}};
+                                                  {.n = 1001, .scale_type = STORED_BF16},
+                                                  {.n = 1000, .scale_type = STORED_E8M0},
+                                                  {.n = 3000, .scale_type = STORED_E4M3}};
 CASES(round_scales, round_scales, scale_types, prepare_scales, compare_scales)
 
 /* A matrix larger than one binding: h[n, n] beyond 128 MiB, walked in tiles. */

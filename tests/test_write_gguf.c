@@ -360,7 +360,7 @@ static void refusals(void **state)
     FAILS(write_all(GGML_F32, &e), e, ERR_USER, "model.norm holds NaN in " BASE);
     tiny_write(BASE, &(struct tiny_options){.dtype = DTYPE_F32});
     FAILS(write_all(GGML_Q2_K, &e), e, ERR_USER, "64 columns are not a multiple of 256, the block size of Q2_K");
-    FAILS(write_all(GGML_MXFP4, &e), e, ERR_USER, "cannot be rounded to MXFP4");
+    FAILS(write_all(GGML_Q2_0, &e), e, ERR_USER, "cannot be rounded to Q2_0");
 
     raw_read(&m, BASE);
     raw_weight(&m, "model.layers.0.mlp.router.weight", DTYPE_F32, 4, HIDDEN, &(uint32_t){1});

@@ -39,17 +39,16 @@ static const struct layout layouts[] = {
     {GGML_NVFP4, 0, {4, 8, 4}, {0}, NOWHERE, NOWHERE},
     {GGML_Q1_0, 0, {2, 1, 1}, {0}, 0, NOWHERE},
 };
-/* Of MXFP4 and NVFP4 the levels of E2M1 doubled. */
+/* Of MXFP4 and NVFP4 the levels of E2M1 doubled, in its order. */
 const int8_t *gguf_block_levels(const struct gguf_type *t)
 {
     static const int8_t fp4[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
     static const int8_t sign[2] = {-1, 1};
-    return t->codes && t->codes->levels                 ? t->codes->levels
-           : t->id == GGML_MXFP4 || t->id == GGML_NVFP4 ? fp4
-           : t->id == GGML_Q1_0                         ? sign
-                                                        : NULL;
+    return t->id == GGML_MXFP4 || t->id == GGML_NVFP4 ? fp4
+           : t->id == GGML_Q1_0                       ? sign
+           : t->codes                                 ? t->codes->levels
+                                                      : NULL;
 }
-enum { NVFP4_GROUP = 16 };
 
 static const struct layout *layout_of(const struct gguf_type *t)
 {
@@ -249,6 +248,10 @@ static void integers_store(const struct gguf_type *t, const int16_t *scale, cons
         store_u16le(bytes + 2, high);
         break;
     }
+    case GGML_NVFP4:
+        for (int k = 0; k < 4; k++)
+            bytes[k] = (uint8_t)scale[k];
+        break;
     default:
         break;
     }
@@ -269,9 +272,9 @@ void gguf_block_store(const struct gguf_type *t, const struct gguf_block *b, uin
 {
     const struct layout *l = layout_of(t);
     codes_store(t, l, b->q, bytes);
-    if (l->d_at == NOWHERE)
+    if (t->id == GGML_MXFP4)
         bytes[0] = (uint8_t)b->d;
-    else
+    else if (l->d_at != NOWHERE)
         store_u16le(bytes + l->d_at, b->d);
     if (l->m_at != NOWHERE)
         store_u16le(bytes + l->m_at, b->m);
@@ -293,11 +296,30 @@ static float e8m0_half(unsigned e)
     return ldexpf(1.0f, (int)e - 128);
 }
 
+float gguf_scale_of_byte(enum scale_type t, uint8_t byte)
+{
+    return t == SCALE_E8M0 ? e8m0_half(byte) : e4m3_half(byte);
+}
+
+bool gguf_scale_to_byte(enum scale_type t, float scale, uint8_t *byte)
+{
+    int e;
+    if (!(scale >= 0 && isfinite(scale)))
+        return false;
+    float m = frexpf(scale, &e); /* [0.5, 1) */
+    *byte = 0;
+    if (t == SCALE_E8M0 && scale > 0)
+        *byte = (uint8_t)(e + 127);
+    else if (scale > 0) /* 2^-7 is the least normal half */
+        *byte = (uint8_t)(e < -6 ? ldexpf(scale, 10) : ldexpf(m, 4) - 8 + (float)((e + 7) * 8));
+    return scale == 0 || gguf_scale_of_byte(t, *byte) == scale;
+}
+
 static void block_dequant(const struct gguf_type *t, const struct layout *l, const struct gguf_block *b, float *dst)
 {
     const int8_t *level = gguf_block_levels(t);
     for (uint32_t i = 0; level && i < t->block; i++) {
-        float s = t->id == GGML_NVFP4   ? e4m3_half((unsigned)b->scale[i / NVFP4_GROUP])
+        float s = t->id == GGML_NVFP4   ? e4m3_half((unsigned)b->scale[i / t->codes->group])
                   : t->id == GGML_MXFP4 ? e8m0_half(b->d)
                                         : f16_to_f32(b->d);
         if (t->codes && t->codes->super)

@@ -17,6 +17,10 @@ void gguf_block_store(const struct gguf_type *t, const struct gguf_block *b, uin
 int gguf_block_bias(const struct gguf_type *t);
 /* That number where the stored codes are those of a table, [1 << bits]: value = levels[q] * scale. NULL: there is none. */
 const int8_t *gguf_block_levels(const struct gguf_type *t);
+/* A scale in a byte, of MXFP4 and NVFP4 (quant_type_scale), and back: half of what the byte says, as levels are doubled. False: it is
+ * none. */
+bool gguf_scale_to_byte(enum scale_type t, float scale, uint8_t *byte);
+float gguf_scale_of_byte(enum scale_type t, uint8_t byte);
 /* The stored code of a level, of whichever kind; -1: it is none. */
 int gguf_block_code(const struct gguf_type *t, int level);
 

@@ -80,6 +80,15 @@ static bool put_scales(const struct gguf_type *t, const struct qlinear *q, uint3
                        (unsigned long long)(col + t->block - 1), t->name);
     }
     uint64_t g = col / q->spec.group;
+    for (uint32_t i = 0; t->codes->scale && i < t->block / t->codes->group; i++) {
+        uint8_t byte;
+        if (!gguf_scale_to_byte(t->codes->scale, q->scales[(size_t)row * q->groups + g + i], &byte))
+            return err_set(e, ERR_BUG, "the scale of column %llu is not what %s can hold", (unsigned long long)col,
+                           t->name);
+        b->d = b->scale[i] = byte;
+    }
+    if (t->codes->scale)
+        return true;
     float scale = q->scales[(size_t)row * q->groups + g];
     if (half_of(coding_of(t).down ? -scale : scale, &b->d))
         return true;
@@ -94,14 +103,17 @@ bool gguf_pack_row(const struct gguf_type *t, const struct qlinear *q, uint32_t 
         return err_set(e, ERR_BUG, "codes of type %s, group %u, %u columns cannot be stored as %s", q->spec.type->name,
                        (unsigned)q->spec.group, (unsigned)q->cols, t->name);
     struct coding coding = coding_of(t);
+    const struct quant_type *k = t->codes;
     const int8_t *codes = q->codes + (size_t)row * q->cols;
     uint8_t *bytes = dst;
     struct gguf_block b;
     for (uint32_t c = 0; c < q->cols; c += t->block, bytes += t->bytes) {
         if (!put_scales(t, q, row, c, &b, e))
             return false;
+        /* The least power of two is no zero. */
+        bool zero = k->scale == SCALE_E8M0 && q->scales[(size_t)row * q->groups + c / k->group] == 0;
         for (uint32_t i = 0; i < t->block; i++) {
-            int code = q_of(coding, codes[c + i]);
+            int code = q_of(coding, zero ? 0 : codes[c + i]);
             if (code < 0 || code > coding.most)
                 return err_set(e, ERR_BUG, "code %d in column %u is none of %s", codes[c + i], (unsigned)(c + i),
                                t->name);
@@ -125,6 +137,11 @@ void gguf_unpack_row(const struct gguf_type *t, const void *src, struct qlinear 
         gguf_block_load(t, bytes, &b);
         for (uint32_t i = 0; i < t->block; i++)
             codes[c + i] = (int8_t)code_of(coding, b.q[i]);
+        for (uint32_t i = 0; k->scale && i < t->block / k->group; i++)
+            scales[c / k->group + i] =
+                gguf_scale_of_byte(k->scale, (uint8_t)(k->scale == SCALE_E8M0 ? b.d : b.scale[i]));
+        if (k->scale)
+            continue;
         float d = f16_to_f32(b.d);
         if (!k->super) {
             for (uint32_t g = c / k->group; g < (c + t->block) / k->group; g++)

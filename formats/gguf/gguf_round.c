@@ -267,6 +267,29 @@ static void round_symmetric(const struct gguf_type *t, const struct scaled *b, s
     put_codes(t, &g, best, 0, out->q);
 }
 
+/* Scales in a byte: of those that the searched one and its neighbours give the best. */
+static void round_bytes(const struct gguf_type *t, const struct scaled *b, struct gguf_block *out)
+{
+    const struct quant_type *k = t->codes;
+    for (uint32_t j = 0; j < t->block / k->group; j++) {
+        const uint32_t first = j * k->group;
+        struct group g = {b->x + first, b->p + first, k->group, (float)k->lo, (float)k->hi, k->levels};
+        float fit = fit_scale(&g, 1), best = 0, best_error = FLT_MAX;
+        for (int turn = 0; turn < 5; turn++) {
+            float s = scale_round(k->scale, ldexpf(fit * (0.5f + 0.25f * (float)turn), b->exponent));
+            float d = ldexpf(s, -b->exponent), error = group_error(&g, d, 0);
+            uint8_t byte;
+            if (!(error < best_error) || !gguf_scale_to_byte(k->scale, s, &byte))
+                continue;
+            best_error = error;
+            best = d;
+            out->d = byte;
+            out->scale[j] = byte;
+        }
+        put_codes(t, &g, best, 0, out->q + first);
+    }
+}
+
 static void round_affine(const struct gguf_type *t, const struct scaled *b, struct gguf_block *out)
 {
     struct group g = {b->x, b->p, t->block, 0, t->id == GGML_Q4_1 ? 15 : 31, NULL};
@@ -578,6 +601,8 @@ void gguf_round_row(const struct gguf_type *t, const float *w, const float *impo
             memset(out.q, gguf_block_code(t, t->codes ? quant_type_nearest(t->codes, 0) : 0), sizeof out.q);
         else if (!t->codes)
             round_affine(t, &b, &out);
+        else if (t->codes->scale)
+            round_bytes(t, &b, &out);
         else if (!t->codes->super)
             round_symmetric(t, &b, &out);
         else

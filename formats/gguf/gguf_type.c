@@ -31,8 +31,8 @@ static const struct gguf_type types[] = {
     {GGML_IQ2_S, "IQ2_S", 256, 82, NULL, false},
     {GGML_IQ3_XXS, "IQ3_XXS", 256, 98, NULL, false},
     {GGML_IQ3_S, "IQ3_S", 256, 110, NULL, false},
-    {GGML_MXFP4, "MXFP4", 32, 17, NULL, false},
-    {GGML_NVFP4, "NVFP4", 64, 36, NULL, false},
+    {GGML_MXFP4, "MXFP4", 32, 17, LEARNED(MXFP4), true},
+    {GGML_NVFP4, "NVFP4", 64, 36, LEARNED(NVFP4), true},
     {GGML_Q1_0, "Q1_0", 128, 18, NULL, false},
 };
 
@@ -106,7 +106,7 @@ const struct gguf_type *gguf_type_for(const struct quant_spec *spec)
 
 struct quant_spec gguf_type_spec(const struct gguf_type *t, uint32_t group)
 {
-    struct quant_spec spec = {t->codes, group, SCALE_F16};
+    struct quant_spec spec = {t->codes, group, t->codes ? quant_type_scale(t->codes) : SCALE_F16};
     if (!spec.type || !group || group == spec.type->group) {
         spec.group = spec.type ? spec.type->group : 0;
         return spec;

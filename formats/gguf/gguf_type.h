@@ -79,7 +79,7 @@ void gguf_unpack_row(const struct gguf_type *t, const void *src, struct qlinear 
 void gguf_replace_codes(const struct gguf_type *t, const void *src, const int8_t *codes, uint64_t cols, void *dst);
 
 /* Rounds a row of n finite weights to any type with t->rounded (F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_1, Q5_1,
- * Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS): searched scales, least sum importance[i] * (w - stored)^2. importance may be
+ * Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, NVFP4): searched scales, least sum importance[i] * (w - stored)^2. importance may be
  * NULL: all 1. What f16 scales cannot reach is cut off. */
 void gguf_round_row(const struct gguf_type *t, const float *w, const float *importance, uint64_t n, void *dst);
 /* Cost of rounding a weight, in units of copying one: so that progress is proportional to time. */

@@ -436,7 +436,8 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
         return false;
     out->stored = x->type->name;
     const bool one = (!v || x->type == v->type) && !is_scaled(x); /* else its values alone */
-    out->blocks = one && !x->type->codes && x->type->block > 1 ? x->type : NULL;
+    /* MXFP4 and NVFP4 have two zeros, of which codes are one. */
+    out->blocks = one && (!x->type->codes || x->type->codes->scale) && x->type->block > 1 ? x->type : NULL;
     if (!one)
         out->dtype = DTYPE_OTHER;
     if (v) {
@@ -447,7 +448,7 @@ static bool model_weight(const void *self, const char *module, struct weight_inf
         const struct quant_type *type = x->type->codes;
         out->quantized = true;
         out->dtype = DTYPE_F16;
-        out->spec = (struct quant_spec){type, type->group, SCALE_F16};
+        out->spec = (struct quant_spec){type, type->group, quant_type_scale(type)};
     }
     return true;
 }

@@ -169,6 +169,7 @@ static bool place(struct matrix *x)
     bool split = x->part && block_part_is_split(x->part);
     if (x->blocks && (!x->wanted || x->wanted == x->blocks)) {
         x->type = x->blocks;
+        x->coded = false;
         x->copied = true;
         return true;
     }

@@ -15,6 +15,8 @@ enum mixture_id {
     MIX_Q6_K,
     MIX_Q5_K_M,
     MIX_Q5_K_S,
+    MIX_MXFP4_MOE,
+    MIX_NVFP4,
     MIX_Q5_1,
     MIX_Q5_0,
     MIX_Q4_K_M,
@@ -41,17 +43,30 @@ struct mixture {
 };
 
 static const struct mixture mixtures[MIX_COUNT] = {
-    [MIX_F32] = {"F32", NULL, GGML_F32, 0},           [MIX_F16] = {"F16", NULL, GGML_F16, 1},
-    [MIX_BF16] = {"BF16", NULL, GGML_BF16, 32},       [MIX_Q8_0] = {"Q8_0", NULL, GGML_Q8_0, 7},
-    [MIX_Q6_K] = {"Q6_K", NULL, GGML_Q6_K, 18},       [MIX_Q5_K_M] = {"Q5_K_M", "Q5_K", GGML_Q5_K, 17},
-    [MIX_Q5_K_S] = {"Q5_K_S", NULL, GGML_Q5_K, 16},   [MIX_Q5_1] = {"Q5_1", NULL, GGML_Q5_1, 9},
-    [MIX_Q5_0] = {"Q5_0", NULL, GGML_Q5_0, 8},        [MIX_Q4_K_M] = {"Q4_K_M", "Q4_K", GGML_Q4_K, 15},
-    [MIX_Q4_K_S] = {"Q4_K_S", NULL, GGML_Q4_K, 14},   [MIX_IQ4_NL] = {"IQ4_NL", NULL, GGML_IQ4_NL, 25},
-    [MIX_IQ4_XS] = {"IQ4_XS", NULL, GGML_IQ4_XS, 30}, [MIX_Q4_1] = {"Q4_1", NULL, GGML_Q4_1, 3},
-    [MIX_Q4_0] = {"Q4_0", NULL, GGML_Q4_0, 2},        [MIX_Q3_K_L] = {"Q3_K_L", NULL, GGML_Q3_K, 13},
-    [MIX_Q3_K_M] = {"Q3_K_M", "Q3_K", GGML_Q3_K, 12}, [MIX_Q3_K_S] = {"Q3_K_S", NULL, GGML_Q3_K, 11},
-    [MIX_Q2_K] = {"Q2_K", NULL, GGML_Q2_K, 10},       [MIX_Q2_K_S] = {"Q2_K_S", NULL, GGML_Q2_K, 21},
-    [MIX_Q2_0] = {"Q2_0", NULL, GGML_Q2_0, 41},       [MIX_TQ2_0] = {"TQ2_0", NULL, GGML_TQ2_0, 37},
+    [MIX_F32] = {"F32", NULL, GGML_F32, 0},
+    [MIX_F16] = {"F16", NULL, GGML_F16, 1},
+    [MIX_BF16] = {"BF16", NULL, GGML_BF16, 32},
+    [MIX_Q8_0] = {"Q8_0", NULL, GGML_Q8_0, 7},
+    [MIX_Q6_K] = {"Q6_K", NULL, GGML_Q6_K, 18},
+    [MIX_Q5_K_M] = {"Q5_K_M", "Q5_K", GGML_Q5_K, 17},
+    [MIX_MXFP4_MOE] = {"MXFP4_MOE", "MXFP4", GGML_MXFP4, 38},
+    [MIX_NVFP4] = {"NVFP4", NULL, GGML_NVFP4, 39},
+    [MIX_Q5_K_S] = {"Q5_K_S", NULL, GGML_Q5_K, 16},
+    [MIX_Q5_1] = {"Q5_1", NULL, GGML_Q5_1, 9},
+    [MIX_Q5_0] = {"Q5_0", NULL, GGML_Q5_0, 8},
+    [MIX_Q4_K_M] = {"Q4_K_M", "Q4_K", GGML_Q4_K, 15},
+    [MIX_Q4_K_S] = {"Q4_K_S", NULL, GGML_Q4_K, 14},
+    [MIX_IQ4_NL] = {"IQ4_NL", NULL, GGML_IQ4_NL, 25},
+    [MIX_IQ4_XS] = {"IQ4_XS", NULL, GGML_IQ4_XS, 30},
+    [MIX_Q4_1] = {"Q4_1", NULL, GGML_Q4_1, 3},
+    [MIX_Q4_0] = {"Q4_0", NULL, GGML_Q4_0, 2},
+    [MIX_Q3_K_L] = {"Q3_K_L", NULL, GGML_Q3_K, 13},
+    [MIX_Q3_K_M] = {"Q3_K_M", "Q3_K", GGML_Q3_K, 12},
+    [MIX_Q3_K_S] = {"Q3_K_S", NULL, GGML_Q3_K, 11},
+    [MIX_Q2_K] = {"Q2_K", NULL, GGML_Q2_K, 10},
+    [MIX_Q2_K_S] = {"Q2_K_S", NULL, GGML_Q2_K, 21},
+    [MIX_Q2_0] = {"Q2_0", NULL, GGML_Q2_0, 41},
+    [MIX_TQ2_0] = {"TQ2_0", NULL, GGML_TQ2_0, 37},
     [MIX_TQ1_0] = {"TQ1_0", NULL, GGML_TQ1_0, 36},
 };
 
@@ -62,7 +77,6 @@ static const struct refused {
     const char *bits, *why, *nearest, *nearest_bits;
 } refused[] = {
 #define CODEBOOK "its values come from a codebook of whole vectors, and gsq learns levels of single weights"
-#define UNEVEN   "its levels are not evenly spaced, and gsq learns evenly spaced ones"
     {"Q1_0", NULL, 40, "1.125", "gsq writes no codes of one bit", "TQ1_0", "1.69"},
     {"IQ1_S", NULL, 24, "1.56", CODEBOOK, "TQ1_0", "1.69"},
     {"IQ1_M", NULL, 31, "1.75", CODEBOOK, "TQ1_0", "1.69"},
@@ -74,8 +88,6 @@ static const struct refused {
     {"IQ3_XS", NULL, 22, "3.3", CODEBOOK, "Q3_K_S", "3.44"},
     {"IQ3_S", NULL, 26, "3.44", CODEBOOK, "Q3_K_S", "3.44"},
     {"IQ3_M", NULL, 27, "3.66", CODEBOOK, "Q3_K_M", "3.88"},
-    {"MXFP4_MOE", "MXFP4", 38, "4.25", UNEVEN, "Q4_K_S", "4.5"},
-    {"NVFP4", NULL, 39, "4.5", UNEVEN, "Q4_K_S", "4.5"},
 };
 
 static bool same_name(const char *a, const char *b)
@@ -253,6 +265,8 @@ static uint32_t type_of_down(enum mixture_id m, const struct place *p)
 
 static uint32_t type_of(enum mixture_id m, const struct place *p)
 {
+    if (m == MIX_MXFP4_MOE) /* tensors of three dimensions */
+        return p->part && (block_part_is_expert(p->part) || block_part_is_split(p->part)) ? GGML_MXFP4 : GGML_Q8_0;
     bool plain = m == MIX_F32 || m == MIX_F16 || m == MIX_BF16 || m == MIX_Q8_0;
     bool two_bits = m == MIX_Q2_0 || m == MIX_TQ2_0 || m == MIX_TQ1_0;
     if (p->where == HEAD)

@@ -138,7 +138,7 @@ bool gguf_model_codes(const struct checkpoint *ck, const struct matrix *x, struc
     const struct quant_type *l = x->type->codes;
     if (!checkpoint_read_codes(ck, x->module, q, e))
         return false;
-    if (l->super)
+    if (l->super || l->scale)
         return true;
     for (size_t i = 0; i < (size_t)q->rows * q->groups; i++) {
         float s = scale_round(SCALE_F16, q->scales[i]);

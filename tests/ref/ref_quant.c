@@ -6,8 +6,26 @@
 
 #include "host/base/num.h"
 
+/* By trying all that there are. */
+static float byte_scale(float s, unsigned scale_type)
+{
+    double best = 0, v = s > 0 ? s : 0;
+    for (int e = -126; e <= 124 && scale_type == 3; e++)
+        if (best < v && (best = ldexp(1, e)) >= v)
+            break;
+    for (unsigned b = 1; b < 0x7F && scale_type == 4; b++) {
+        double x = b < 8 ? ldexp(b, -10) : ldexp(8 + b % 8, (int)(b / 8) - 11);
+        /* Halfway the even one. */
+        if (b == 1 || fabs(x - v) < fabs(best - v) || (fabs(x - v) == fabs(best - v) && b % 2 == 0))
+            best = x;
+    }
+    return s == 0 ? 0 : (float)(scale_type == 3 && best == 0 ? ldexp(1, -126) : best);
+}
+
 float ref_storable_scale(float s, unsigned scale_type)
 {
+    if (scale_type > 2)
+        return byte_scale(s, scale_type);
     static const float least[] = {1.17549435e-38f, 5.9604644775390625e-8f, 1.17549435e-38f};
     static const float most[] = {3.40282347e38f, 65504.0f, 3.38953139e38f};
     float a = fabsf(s);
@@ -44,7 +62,7 @@ double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int h
                       unsigned candidates, double power, unsigned scale_type, const float *stored)
 {
     /* A candidate computed in single precision may be rounded to the next number. */
-    static const double ulp[] = {1e-6, 1.0 / 1023, 1.0 / 127};
+    static const double ulp[] = {1e-6, 1.0 / 1023, 1.0 / 127, 0, 0};
     float most = 0;
     for (size_t i = 0; i < n; i++)
         most = fmaxf(most, fabsf(w[i]));
@@ -54,6 +72,8 @@ double ref_best_scale(const float *w, const float *cost, size_t n, int lo, int h
     for (unsigned i = 0; i < candidates; i++)
         for (int sign = 1; sign >= -1; sign -= 2) {
             float s = (float)(sign * base * (1 - 0.01 * i));
+            if (scale_type > 2) /* what is stored is far from it, and counts */
+                s = ref_storable_scale(s, scale_type);
             double off = stored ? fabs((double)ref_storable_scale(s, scale_type) - *stored) : 0;
             if (off <= ulp[scale_type] * fabs(s))
                 best = fmin(best, ref_scale_error(w, cost, n, s, lo, hi, levels, power));

@@ -9,7 +9,8 @@
 
 enum { REF_LEVELS = 5 };
 
-/* A scale as stored (0 f32, 1 f16, 2 bf16): rounded, finite, not zero unless it was. */
+/* A scale as stored (0 f32, 1 f16, 2 bf16, 3 half of E8M0, the next power of two, 4 half of E4M3; the last two without sign): rounded,
+ * finite, not zero unless it was. */
 float ref_storable_scale(float s, unsigned scale_type);
 /* clamp(round(w / s), lo, hi); with levels [16], ascending, the last one repeated, the nearest of them. w counts as 0 where s is 0. */
 int ref_level(double w, double s, int lo, int hi, const int8_t *levels);

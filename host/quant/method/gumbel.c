@@ -93,15 +93,18 @@ void gumbel_start(struct gpu_cmd *cmd, const struct gumbel_state *s)
  * types learn at a rate that is as much less. */
 static double scale_rate(const struct quant_type *t)
 {
+    if (t->scale == SCALE_E8M0)
+        return 0; /* between powers of two there is nothing */
     return t->group && t->hi - t->lo > 3 ? 3.0 / (t->hi - t->lo) : 1.0;
 }
 
-/* The step at which scales become what will be stored and stay so; types without super-blocks lose little
- * when they are rounded in the end. */
+/* The step at which scales become what will be stored and stay so; types without super-blocks, whose scales are floats of 16 bits,
+ * lose little when they are rounded in the end. */
 static uint32_t frozen_from(const struct gumbel_state *s)
 {
-    return s->q.spec.type->super && s->o->lr_scales > 0 ? (uint32_t)ceil((double)s->o->freeze * s->o->steps)
-                                                        : UINT32_MAX;
+    return (s->q.spec.type->super || s->q.spec.type->scale) && s->o->lr_scales > 0
+               ? (uint32_t)ceil((double)s->o->freeze * s->o->steps)
+               : UINT32_MAX;
 }
 
 void gumbel_step(struct gpu_cmd *cmd, const struct gumbel_state *s, uint32_t step)

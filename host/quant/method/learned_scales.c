@@ -206,6 +206,8 @@ void learned_scales_free(struct learned_scales *s)
 static float finest_step(const struct quant_type *t)
 {
     int n = (int)quant_type_levels(t), largest = t->levels ? n / 2 : -t->lo > t->hi ? -t->lo : t->hi;
+    if (t->scale)
+        return 0; /* the next number that a byte holds is further than this pass goes */
     float step = largest > 2 ? 2.0f / (float)largest : 1.0f;
     return t->super ? SUPER_RATE * step : step;
 }

@@ -7,7 +7,8 @@
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/tiled.h"
 
-_Static_assert(SCALE_F32 == STORED_F32 && SCALE_F16 == STORED_F16 && SCALE_BF16 == STORED_BF16,
+_Static_assert(SCALE_F32 == STORED_F32 && SCALE_F16 == STORED_F16 && SCALE_BF16 == STORED_BF16 &&
+                   SCALE_E8M0 == STORED_E8M0 && SCALE_E4M3 == STORED_E4M3,
                "a scale type is the same number in formats and in shaders");
 
 uint32_t quant_offsets(const struct quant_spec *spec)

@@ -30,6 +30,8 @@ static float stored_scale(const struct quant_spec *s, enum export_format f, floa
     float d = fabsf(v) / parts;
     if (d == 0)
         return 0;
+    if (s->type->scale)
+        return scale_round(s->type->scale, d);
     d = scale_round(s->scale, d > most ? most : d < least ? least : d) * parts;
     return v < 0 ? -d : d;
 }

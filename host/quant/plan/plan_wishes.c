@@ -17,7 +17,7 @@ static struct quant_spec spec_of(const struct quant_type *t, uint32_t group, enu
 {
     if (!t->group)
         return (struct quant_spec){t, group, scale};
-    return (struct quant_spec){t, t->group, SCALE_F16};
+    return (struct quant_spec){t, t->group, quant_type_scale(t)};
 }
 
 /* experts_only: of a model with experts these are nearly all weights; the rest stays in 16 bits where no rule speaks of it. */
