@@ -28,11 +28,13 @@ static inline void random_blocks(const struct gguf_type *type, uint64_t blocks, 
 {
     static const struct {
         int id, at[2];
-    } halves[] = {{GGML_Q2_0, {0, -1}},   {GGML_TQ2_0, {64, -1}}, {GGML_TQ1_0, {52, -1}}, {GGML_Q2_K, {80, 82}},
-                  {GGML_Q3_K, {108, -1}}, {GGML_Q4_0, {0, -1}},   {GGML_Q4_1, {0, 2}},    {GGML_Q5_0, {0, -1}},
-                  {GGML_Q5_1, {0, 2}},    {GGML_Q4_K, {0, 2}},    {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
-                  {GGML_IQ4_NL, {0, -1}}, {GGML_Q8_0, {0, -1}},   {GGML_F32, {-1, -1}},   {GGML_F16, {-1, -1}},
-                  {GGML_MXFP4, {-1, -1}}, {GGML_NVFP4, {-1, -1}}, {GGML_Q1_0, {0, -1}}};
+    } halves[] = {{GGML_Q2_0, {0, -1}},    {GGML_TQ2_0, {64, -1}},  {GGML_TQ1_0, {52, -1}}, {GGML_Q2_K, {80, 82}},
+                  {GGML_Q3_K, {108, -1}},  {GGML_Q4_0, {0, -1}},    {GGML_Q4_1, {0, 2}},    {GGML_Q5_0, {0, -1}},
+                  {GGML_Q5_1, {0, 2}},     {GGML_Q4_K, {0, 2}},     {GGML_Q5_K, {0, 2}},    {GGML_Q6_K, {208, -1}},
+                  {GGML_IQ4_NL, {0, -1}},  {GGML_Q8_0, {0, -1}},    {GGML_F32, {-1, -1}},   {GGML_F16, {-1, -1}},
+                  {GGML_MXFP4, {-1, -1}},  {GGML_NVFP4, {-1, -1}},  {GGML_Q1_0, {0, -1}},   {GGML_IQ4_XS, {0, -1}},
+                  {GGML_IQ1_S, {0, -1}},   {GGML_IQ2_XXS, {0, -1}}, {GGML_IQ2_XS, {0, -1}}, {GGML_IQ2_S, {0, -1}},
+                  {GGML_IQ3_XXS, {0, -1}}, {GGML_IQ3_S, {0, -1}}};
     for (uint64_t b = 0; b < blocks; b++, dst += type->bytes) {
         float v = (float)((int)(tiny_random(seed) % 2001) - 1000) / 4096.0f;
         if (type->id == GGML_F32) {
@@ -48,6 +50,8 @@ static inline void random_blocks(const struct gguf_type *type, uint64_t blocks, 
         if (type->id == GGML_TQ1_0) /* only the bytes that five trits make */
             for (uint32_t i = 0; i < 52; i++)
                 dst[i] = (uint8_t)((dst[i] % (i < 48 ? 243 : 81) * (i < 48 ? 1 : 3) * 256 + 242) / 243);
+        if (type->id == GGML_IQ1_M) /* its scale's exponent */
+            dst[55] = (uint8_t)((dst[55] & 15) | 0x20);
         if (type->id == GGML_MXFP4)
             dst[0] = (uint8_t)(120 + dst[0] % 8);
         for (size_t k = 0; k < sizeof halves / sizeof halves[0]; k++)

@@ -11,11 +11,11 @@ struct weight_info {
     bool quantized;
     uint32_t rows, cols;    /* a vector has rows = 1 */
     enum dtype dtype;       /* of the dense weight; of the scales when quantized. DTYPE_OTHER: blocks of a GGUF type
-                       * without codes of ours (Q6_K, IQ4_NL ...) or narrow floating point, read as f32 */
+                       * without codes of ours (Q4_1, IQ3_S ...) or narrow floating point, read as f32 */
     const char *stored;     /* "F16", "Q4_K"; NULL: packed as a Hugging Face folder does it */
     struct quant_spec spec; /* quantized only */
-    /* The type whose blocks a GGUF can take over as they are (checkpoint_read_blocks), where it has no codes of ours: MXFP4, Q4_1, IQ4_NL.
-     * NULL: none. */
+    /* The type whose blocks a GGUF can take over as they are (checkpoint_read_blocks), where it has no codes of ours (Q4_1, IQ3_S), or codes
+     * say less: MXFP4 and NVFP4 have two zeros. NULL: none. */
     const struct gguf_type *blocks;
     uint64_t bytes; /* on disk: the weight with its scales and zeros, without the bias */
 };
