@@ -167,7 +167,7 @@ static const char *find_copy_type(const char *text, const char *option, struct e
 /* Always false. */
 static bool hint_gguf_types(struct err *e)
 {
-    char names[160] = "";
+    char names[256] = "";
     const char *name;
     for (size_t i = 0; (name = gguf_type_name_at(i)); i++) {
         size_t n = strlen(names);
@@ -187,16 +187,14 @@ bool lib_tensor_type(struct tensor_rule *rule, const char *text, const char *opt
     rule->gguf = gguf_type_named(text);
     if (rule->gguf && (rule->gguf->codes || rule->gguf->rounded))
         return true;
-    if (!rule->gguf && !gguf_mixture_read(text, &mixture, &why)) {
+    rule->gguf = NULL; /* one that is only read is among the mixtures that are refused */
+    if (!gguf_mixture_read(text, &mixture, &why)) {
         if (why.kind == ERR_NONE)
             return find_bits(text, option, &rule->type, e);
         *e = why;
         return err_context(e, "%s", option);
     }
-    if (rule->gguf)
-        err_set(e, ERR_USER, "%s: gsq reads %s, but does not write it", option, rule->gguf->name);
-    else
-        err_set(e, ERR_USER, "%s: %s is a mixture of types, but a weight has one type", option, text);
+    err_set(e, ERR_USER, "%s: %s is a mixture of types, but a weight has one type", option, text);
     return hint_gguf_types(e);
 }
 
