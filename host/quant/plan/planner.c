@@ -206,12 +206,12 @@ static double reach_share(const struct plan *p)
 
 /* ---- nothing to do ---- */
 
-/* Of the tensors that fell back, the first. */
+/* Of the linears that fell back, the first. */
 static const struct matrix *fallen(const struct plan *p)
 {
     for (size_t i = 0; plan_typed(p) && i < p->n_matrices; i++)
-        if (p->matrices[i].type != p->matrices[i].wanted && p->matrices[i].wanted->codes &&
-            p->matrices[i].wanted->codes->learned)
+        if (matrix_is_linear(&p->matrices[i]) && p->matrices[i].type != p->matrices[i].wanted &&
+            p->matrices[i].wanted->codes && p->matrices[i].wanted->codes->learned)
             return &p->matrices[i];
     return NULL;
 }
