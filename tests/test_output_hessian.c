@@ -154,7 +154,7 @@ static void step(struct rig *r, const uint32_t *list, uint32_t n)
     struct end_to_end w;
     const struct acts_options room = {.device_bytes = 1 << 24};
     OK(end_to_end_alloc(&w, r->scratch, r->m, 2, true, &e) && end_to_end_create(&w, n, &room, &e), e);
-    w.blocks = (struct end_to_end_blocks){r, load, grads, learn};
+    w.blocks = (struct end_to_end_blocks){.ctx = r, .load = load, .grads = grads, .learn = learn};
     w.windows = &r->windows;
     w.seed = SEED;
     OK(end_to_end_step(&w, list, n, &(struct end_to_end_loss){.factor = 1}, &e) && gpu_cmd_finish(cmd, &e), e);

@@ -141,8 +141,10 @@ static bool head_sampled(struct end_to_end *w, struct gpu_view x, uint32_t at, u
                                                    .factor = factor,
                                                    .row0 = at * m->ctx + r,
                                                    .seed = w->seed});
-        if (!head_bwd(&w->head, head_uncap(&w->head, w->logits[0], dlogits, rows), rows, gpu_slice(w->dy, from, bytes),
-                      e))
+        dlogits = head_uncap(&w->head, w->logits[0], dlogits, rows);
+        if (w->blocks.head)
+            w->blocks.head(w->blocks.ctx, gpu_slice(w->fwd.norm, from, bytes), dlogits, rows);
+        if (!head_bwd(&w->head, dlogits, rows, gpu_slice(w->dy, from, bytes), e))
             return false;
     }
     block_rmsnorm_bwd(m, x, m->final_norm, w->dy, tokens, hidden);
@@ -170,7 +172,9 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
                            uint32_t to, uint32_t n, struct err *e)
 {
     struct model *m = w->m;
-    struct block_grads grads = w->blocks.grads(w->blocks.ctx, layer);
+    const struct end_to_end_blocks *blocks = &w->blocks;
+    struct block_grads grads = blocks->grads(blocks->ctx, layer);
+    const bool want_input = layer > 0 || blocks->embedding;
     struct walk k = walk_slots(w, from, n);
     while (walk_next(&k, e)) {
         struct gpu_view dy;
@@ -179,12 +183,18 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
         grads.add = k.at > 0;
         block_attn_fwd(m, b, &w->fwd, k.x, w->h, k.n);
         block_ffn_inputs(m, b, &w->fwd, w->h, k.n);
+        if (blocks->inputs)
+            blocks->inputs(blocks->ctx, HALF_FFN, &w->fwd, k.n);
         block_ffn_added(m, b, &w->fwd, k.n);
         block_ffn_bwd(m, b, &w->fwd, &w->bwd, w->h, dy, true, &grads, k.n);
         block_attn_norm(m, b, &w->fwd, k.x, k.n);
-        block_attn_bwd(m, b, &w->fwd, &w->bwd, k.x, dy, layer > 0, &grads, k.n);
+        if (blocks->inputs)
+            blocks->inputs(blocks->ctx, HALF_ATTN, &w->fwd, k.n);
+        block_attn_bwd(m, b, &w->fwd, &w->bwd, k.x, dy, want_input, &grads, k.n);
         if (layer && !acts_put(w->kept, to + k.at, k.n, dy, e))
             return false;
+        if (!layer && blocks->embedding)
+            blocks->embedding(blocks->ctx, dy, k.n);
     }
     return k.ended;
 }

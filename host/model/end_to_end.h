@@ -24,6 +24,13 @@ struct end_to_end_blocks {
     struct block_grads (*grads)(void *ctx, uint32_t layer);
     /* They are whole. */
     bool (*learn)(void *ctx, uint32_t layer, struct err *e);
+    /* Are told on the way back, window by window, and record what is done with it; NULL: nobody is. Of the block that is loaded: what
+     * its matrices read, in s (block_input). */
+    void (*inputs)(void *ctx, enum block_half half, const struct block_scratch *s, uint32_t windows);
+    /* Without a teacher: what the head reads, normed, and the gradient of what it gives, [rows, vocab]. */
+    void (*head)(void *ctx, struct gpu_view x, struct gpu_view dlogits, uint32_t rows);
+    /* The gradient of the first block's input. */
+    void (*embedding)(void *ctx, struct gpu_view dx, uint32_t windows);
 };
 
 struct end_to_end {

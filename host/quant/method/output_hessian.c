@@ -179,7 +179,7 @@ bool output_hessians(const struct output_task *t, struct err *e)
     if (ok) {
         for (uint32_t i = 0; i < t->n; i++)
             list[i] = (uint32_t)((uint64_t)i * t->train / t->n);
-        p.model.blocks = (struct end_to_end_blocks){&p, load, grads, learn};
+        p.model.blocks = (struct end_to_end_blocks){.ctx = &p, .load = load, .grads = grads, .learn = learn};
         p.model.windows = t->windows;
         p.model.seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32);
         ok = end_to_end_step(&p.model, list, t->n, &(struct end_to_end_loss){.factor = 1}, e);

@@ -219,7 +219,7 @@ static bool pass_create(struct pass *p, const struct scales_task *t, struct err 
     p->losses = malloc((p->steps + 1ull) * sizeof *p->losses);
     if (!p->order || !p->losses)
         return err_nomem(e, "the order of windows", ((uint64_t)p->train + p->steps) * 4);
-    p->model.blocks = (struct end_to_end_blocks){p, load, grads, learn};
+    p->model.blocks = (struct end_to_end_blocks){.ctx = p, .load = load, .grads = grads, .learn = learn};
     p->model.windows = t->windows;
     p->model.targets = t->targets;
     return learned_scales_create(&p->scales, e) && end_to_end_create(&p->model, p->batch, &t->room, e);
