@@ -170,7 +170,7 @@ static bool read_value(struct args *a, const struct option *o, const char *value
     case OPT_PAIR:
         return read_pair(a, o, value, e);
     case OPT_NAME:
-        return args_read_name(a, o, value, e);
+        return o->call ? o->call(a, o, value, e) : args_read_name(a, o, value, e);
     case OPT_CALL:
         return o->call(a, o, value, e);
     }

@@ -194,6 +194,73 @@ static void show_calib(const struct args *a, struct strbuf *out)
     }
 }
 
+/* "7.5GiB", "900MB", "123456789". */
+static bool read_size(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    static const struct {
+        const char *name;
+        double bytes;
+    } units[] = {{"", 1},
+                 {"B", 1},
+                 {"K", 1024.0},
+                 {"KiB", 1024.0},
+                 {"KB", 1e3},
+                 {"M", 1048576.0},
+                 {"MiB", 1048576.0},
+                 {"MB", 1e6},
+                 {"G", 1073741824.0},
+                 {"GiB", 1073741824.0},
+                 {"GB", 1e9},
+                 {"T", 1099511627776.0},
+                 {"TiB", 1099511627776.0},
+                 {"TB", 1e12}};
+    char *end;
+    double number = value[0] >= '0' && value[0] <= '9' ? strtod(value, &end) : -1;
+    for (size_t i = 0; number >= 0 && i < sizeof units / sizeof *units; i++) {
+        double bytes = number * units[i].bytes;
+        if (strcmp(end, units[i].name) != 0 || !(bytes >= 1 && bytes < 1e18))
+            continue;
+        a->q.target_bytes = (uint64_t)bytes;
+        return true;
+    }
+    err_set(e, ERR_USER, "--%s %s: expected a size", o->name, value);
+    return err_hint(e, "for example 7.5GiB, 900MB, or bytes");
+}
+
+static void show_size(const struct args *a, struct strbuf *out)
+{
+    if (a->q.target_bytes)
+        strbuf_printf(out, "%llu", (unsigned long long)a->q.target_bytes);
+}
+
+static void show_bpw(const struct args *a, struct strbuf *out)
+{
+    if (a->q.target_bpw > 0)
+        strbuf_printf(out, "%.9g", a->q.target_bpw);
+}
+
+static bool read_bpw(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    char *end;
+    double number = strtod(value, &end);
+    if (*value && !*end && number > 0 && number <= 32) {
+        a->q.target_bpw = number;
+        return true;
+    }
+    err_set(e, ERR_USER, "--%s %s: expected bits per weight, more than 0 and at most 32", o->name, value);
+    return err_hint(e, "for example 3.3");
+}
+
+/* A type, or the size of one's file. */
+static bool read_type(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    static const char prefix[] = "auto:";
+    if (a->command != CMD_QUANTIZE || strncmp(value, prefix, sizeof prefix - 1) != 0)
+        return args_read_name(a, o, value, e);
+    a->q.type = value;
+    return args_find_name(GSQ_NAME_TYPE, value + sizeof prefix - 1, "--type auto:", e) != NULL;
+}
+
 static bool read_keep(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     (void)o;
@@ -274,18 +341,19 @@ static void show_keep(const struct args *a, struct strbuf *out)
 
 /* ---- the table ---- */
 
-#define ON(c)              (1u << CMD_##c)
-#define ALL                ((1u << CMD_COUNT) - 1)
-#define AT(m)              offsetof(struct args, m), 0, 0, 0, NULL, NULL
-#define NUM(m, lo, hi)     offsetof(struct args, m), 0, lo, hi, NULL, NULL
-#define PAIR(m, n, lo, hi) offsetof(struct args, m), offsetof(struct args, n), lo, hi, NULL, NULL
-#define NAME(m, kind)      offsetof(struct args, m), GSQ_NAME_##kind, 0, 0, NULL, NULL
-#define NAMES(m, kind, s)  offsetof(struct args, m), GSQ_NAME_##kind, 0, 0, NULL, s
-#define CALL(f)            0, 0, 0, 0, f, NULL
-#define CALLS(f, show)     0, 0, 0, 0, f, show
-#define U32_MAX            4294967295.0
-#define TEXTS              (ON(EVAL) | ON(COMPARE))
-#define DEVICE             (TEXTS | ON(QUANTIZE) | ON(IMATRIX) | ON(DEVICES) | ON(BENCH)) /* that open one */
+#define ON(c)                    (1u << CMD_##c)
+#define ALL                      ((1u << CMD_COUNT) - 1)
+#define AT(m)                    offsetof(struct args, m), 0, 0, 0, NULL, NULL
+#define NUM(m, lo, hi)           offsetof(struct args, m), 0, lo, hi, NULL, NULL
+#define PAIR(m, n, lo, hi)       offsetof(struct args, m), offsetof(struct args, n), lo, hi, NULL, NULL
+#define NAME(m, kind)            offsetof(struct args, m), GSQ_NAME_##kind, 0, 0, NULL, NULL
+#define NAMES(m, kind, s)        offsetof(struct args, m), GSQ_NAME_##kind, 0, 0, NULL, s
+#define NAME_CALL(m, kind, f, s) offsetof(struct args, m), GSQ_NAME_##kind, 0, 0, f, s
+#define CALL(f)                  0, 0, 0, 0, f, NULL
+#define CALLS(f, show)           0, 0, 0, 0, f, show
+#define U32_MAX                  4294967295.0
+#define TEXTS                    (ON(EVAL) | ON(COMPARE))
+#define DEVICE                   (TEXTS | ON(QUANTIZE) | ON(IMATRIX) | ON(DEVICES) | ON(BENCH)) /* that open one */
 
 /* clang-format off */
 const struct option options[] = {
@@ -327,9 +395,14 @@ const struct option options[] = {
      "weights that share one scale"},
     {"format", 0, "F", OPT_NAME, NAMES(q.format, FORMAT, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
-    {"type", 0, "T", OPT_NAME, NAMES(q.type, TYPE, show_type), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
+    {"type", 0, "T", OPT_NAME, NAME_CALL(q.type, TYPE, read_type, show_type), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
      "GGUF: llama-quantize's name for the types of all tensors, instead of --bits: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, "
-     "Q4_K_M, Q4_0, Q2_0, TQ2_0, TQ1_0 ..."},
+     "Q4_K_M, Q4_0, Q2_0, TQ2_0, TQ1_0 ...; auto:Q3_K_M chooses types for a file as large as that one's (--size)"},
+    {"size", 0, "S", OPT_CALL, CALLS(read_size, show_size), "", ON(QUANTIZE), SECTION_MAIN,
+     "the best output of at most this size: 7.5GiB, 900MB. Instead of --bits or --type: what each weight's error costs the model is measured "
+     "on the text first, and types are chosen by it; the plan says what is possible, the result which --tensor options are the same"},
+    {"bpw", 0, "B", OPT_CALL, CALLS(read_bpw, show_bpw), "", ON(QUANTIZE), SECTION_MAIN,
+     "the same by bits per weight: in a GGUF of all its weights, embeddings and head included, in a folder of the linears of the blocks"},
     {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,
      "gguf, hf, gptq, gptq_v2, compressed-tensors, mlx or humming"},
     {"type", 0, "T", OPT_TEXT, AT(convert_type), "codes stay codes, other weights keep their type", ON(CONVERT),

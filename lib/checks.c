@@ -54,6 +54,10 @@ static bool check_options(struct lib_options *all, struct err *e)
         err_set(e, ERR_USER, "--bits and --type cannot be used together: both choose the linears' type");
         return err_hint(e, "leave one of them out; --type names all types of a GGUF");
     }
+    if (size_target_set(&o->target) && asked->bits) {
+        err_set(e, ERR_USER, "--bits cannot be used with a size: types are chosen for that");
+        return err_hint(e, "leave one of them out; --tensor gives single weights a type");
+    }
     if (asked->eval_windows && !asked->eval) {
         err_set(e, ERR_USER, "--windows needs --eval");
         return err_hint(e, "add --eval FILE; the number of calibration windows is --samples");

@@ -298,6 +298,11 @@ struct gsq_quantize_options {
     const char *output_hessian;
     const char *const *more_calib; /* further calibration texts: a window of each in turn; at most 31 */
     size_t n_more_calib;
+    /* How large the output is to be: each weight's type is chosen by what its error costs the model, measured on the text. One of these, in
+     * place of bits and type, or type "auto:Q3_K_M": as large as that type's file. */
+    uint64_t target_bytes; /* of the whole output; 0: not said */
+    double
+        target_bpw; /* bits per weight, in a GGUF of all weights, in a folder of the linears of the blocks; 0: not said */
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */

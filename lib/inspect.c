@@ -442,7 +442,13 @@ static bool read_options(struct contents *c, const struct gsq_inspect_options *o
     quantize_defaults(&c->run);
     c->run.group = o.group;
     c->every_tensor = o.tensors;
-    return lib_types(&c->run, o.bits, o.type, e);
+    if (!lib_types(&c->run, o.bits, o.type, e))
+        return false;
+    if (!c->run.target.like)
+        return true;
+    err_set(e, ERR_USER, "--type %s: such types are chosen by what is measured on a text", o.type);
+    return err_hint(
+        e, "gsq quantize MODEL -o OUT.gguf --type %s --calib default --dry-run says what sizes are possible", o.type);
 }
 
 static bool look(struct contents *c, const struct checkpoint *ck, const struct gsq_inspect_options *options,

@@ -88,7 +88,9 @@ bool lib_eval_text(struct windows *w, const struct lib_options *o, const gsq_mod
                    const struct progress *progress, struct err *e);
 /* A type without codes: a conversion, which needs no device. */
 bool lib_copies(const struct lib_options *o);
-/* Bits and type of a GGUF by their names; NULL: as it was. */
+/* In front of a type's name: as large as its file. */
+#define LIB_AUTO "auto:"
+/* Bits and type of a GGUF by their names, or the size of one; NULL: as it was. */
 bool lib_types(struct quantize_options *q, const char *bits, const char *type, struct err *e);
 
 /* eval_compare; once more where the device was lost. */

@@ -78,6 +78,8 @@ static void numbers(struct quantize_options *q, const struct gsq_quantize_option
     q->gumbel.init_gap = o->init_gap;
     q->scales.lr = o->scale_lr;
     q->scales.batch = o->scale_batch;
+    q->target.bytes = o->target_bytes;
+    q->target.bpw = o->target_bpw;
 }
 
 void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size)
@@ -172,6 +174,8 @@ bool lib_types(struct quantize_options *q, const char *bits, const char *type, s
         q->code_type = quant_type_find(name);
     else if (bits)
         return false;
+    if (type && strncmp(type, LIB_AUTO, sizeof LIB_AUTO - 1) == 0)
+        return (q->target.like = lib_name(GSQ_NAME_TYPE, type + sizeof LIB_AUTO - 1, "--type " LIB_AUTO, e));
     return !type || (q->mixture = lib_name(GSQ_NAME_TYPE, type, "--type", e));
 }
 

@@ -26,6 +26,14 @@ gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o)
     c->plan.output = NULL;
     c->plan.matrices = copy_array(p->matrices, p->n_matrices, sizeof *p->matrices);
     c->plan.items = c->plan.matrices ? c->plan.matrices + (p->items - p->matrices) : NULL;
+    c->plan.choice.rules = p->choice.rules ? str_dup(p->choice.rules) : NULL;
+    c->options.allotment = NULL;
+    if (p->choice.rules && plan_typed(p))
+        c->options.mixture = p->choice.main;
+    if (p->choice.rules) {
+        c->options.code_type = p->choice.spec.type;
+        c->options.group = p->choice.spec.group;
+    }
     c->model = str_dup(o->model_dir);
     c->out = str_dup(o->out_dir);
     c->options.model_dir = c->model;
@@ -37,7 +45,7 @@ gsq_plan *lib_plan_copy(const struct plan *p, const struct quantize_options *o)
     c->options.overrides = NULL;
     c->options.rules = NULL;
     c->options.n_rules = 0;
-    if (!c->plan.matrices || !c->model || !c->out)
+    if (!c->plan.matrices || !c->model || !c->out || (p->choice.rules && !c->plan.choice.rules))
         gsq_plan_free(&c);
     return c;
 }
@@ -49,6 +57,7 @@ void gsq_plan_free(gsq_plan **plan)
     if (!p)
         return;
     free(p->plan.matrices);
+    free(p->plan.choice.rules);
     free(p->model);
     free(p->out);
     free(p);

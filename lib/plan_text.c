@@ -228,6 +228,36 @@ static const char *sampling_time(const struct plan *p, char *out, size_t cap)
     return out;
 }
 
+void plan_choice_options(struct strbuf *f, const struct plan *p, const char *between)
+{
+    strbuf_printf(f, "%s %s", plan_typed(p) ? "--type" : "--bits", p->choice.main);
+    for (const char *line = p->choice.rules; *line;) {
+        size_t n = strcspn(line, "\n");
+        strbuf_printf(f, "%s--tensor '%.*s'", between, (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+}
+
+static void print_choice(struct strbuf *f, const struct plan *p)
+{
+    char a[24], b[24];
+    if (!p->choice.rules)
+        return;
+    if (!p->choice.measured) {
+        strbuf_puts(f, "types             chosen when what each costs is measured; this plan is of a first guess, by "
+                       "the bits alone\n");
+    } else {
+        strbuf_printf(f,
+                      "types             chosen by what each costs the model, together %.3g nats per token; the same "
+                      "by hand:\n  ",
+                      p->choice.cost);
+        plan_choice_options(f, p, "\n  ");
+        strbuf_puts(f, "\n");
+    }
+    strbuf_printf(f, "sizes possible    %s to %s\n", format_bytes(p->choice.small, a, sizeof a),
+                  format_bytes(p->choice.large, b, sizeof b));
+}
+
 void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o)
 {
     char a[40], b[24], c[24];
@@ -238,6 +268,7 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
     strbuf_printf(f, ", method %s, format %s%s%s\n", method_name(o->method), export_format_name(o->format),
                   o->mixture ? " " : "", o->mixture ? o->mixture : "");
     print_weights(f, p);
+    print_choice(f, p);
     strbuf_printf(f, "disk              %s for the result, %s for the work folder; %s free\n",
                   format_bytes(p->out_bytes, a, sizeof a), format_bytes(p->work_bytes, b, sizeof b),
                   p->disk_free ? format_bytes(p->disk_free, c, sizeof c) : "unknown");
@@ -331,6 +362,25 @@ static cJSON *efforts_json(const struct plan *p)
     return list;
 }
 
+static cJSON *choice_json(const struct plan *p)
+{
+    cJSON *o = cJSON_CreateObject(), *rules = cJSON_AddArrayToObject(o, "tensor");
+    cJSON_AddBoolToObject(o, "measured", p->choice.measured);
+    cJSON_AddStringToObject(o, plan_typed(p) ? "type" : "bits", p->choice.main);
+    for (const char *line = p->choice.rules; *line;) {
+        size_t n = strcspn(line, "\n");
+        char *rule = str_dup_n(line, n);
+        cJSON_AddItemToArray(rules, cJSON_CreateString(rule ? rule : ""));
+        free(rule);
+        line += n + (line[n] == '\n');
+    }
+    if (p->choice.measured)
+        cJSON_AddNumberToObject(o, "predicted_kl", p->choice.cost);
+    cJSON_AddNumberToObject(o, "smallest_bytes", (double)p->choice.small);
+    cJSON_AddNumberToObject(o, "largest_bytes", (double)p->choice.large);
+    return o;
+}
+
 void plan_json(cJSON *j, const struct plan *p)
 {
     struct group *groups;
@@ -356,6 +406,8 @@ void plan_json(cJSON *j, const struct plan *p)
         cJSON_AddItemToObject(j, "tensors", tensors_json(p));
         cJSON_AddNumberToObject(j, "file_bits_per_weight", p->file_bpw);
     }
+    if (p->choice.rules)
+        cJSON_AddItemToObject(j, "choice", choice_json(p));
     cJSON_AddNumberToObject(j, "bits_per_weight", p->bpw);
     cJSON_AddNumberToObject(j, "weights", (double)p->weights);
     cJSON_AddNumberToObject(j, "weights_quantized", (double)p->weights_quantized);

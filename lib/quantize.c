@@ -270,7 +270,7 @@ static void give(struct gsq_quantize_result *result, const struct run *r, const 
         .blocks_resumed = q->blocks_resumed,
         .method = method_name(o->method),
         .format = export_format_name(o->format),
-        .type = o->mixture,
+        .type = r->plan ? r->plan->options.mixture : o->mixture,
         .written = true,
         .finished_before = q->finished,
         .reported = reported,
@@ -311,9 +311,15 @@ static bool finish(const struct run *r, gsq_device *device, const gsq_model *mod
     if (r->cb.written)
         r->cb.written(r->cb.ctx);
     bool evaluated = !asked->eval || evaluate(r, device, model, &eval, e);
+    struct quantize_options shown = r->o->q;
+    if (r->plan && r->plan->plan.choice.rules) { /* types were chosen */
+        shown.mixture = r->plan->options.mixture;
+        shown.code_type = r->plan->options.code_type;
+        shown.group = r->plan->options.group;
+    }
     struct report_input in = {.settings = asked->settings,
                               .n_settings = asked->n_settings,
-                              .o = &r->o->q,
+                              .o = &shown,
                               .plan = r->plan ? &r->plan->plan : NULL,
                               .result = q,
                               .source_bytes = checkpoint_bytes(model->ck),

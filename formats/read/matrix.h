@@ -23,6 +23,7 @@ struct matrix {
     bool coded;                     /* as codes and scales; else it stays in 16 bits or, in a GGUF, is rounded */
     struct quant_spec spec;         /* if coded */
     const struct gguf_type *blocks; /* whose blocks the model has, where it has no codes (weight_info) */
+    bool asked;                     /* a rule or an option of its own says what it becomes */
     bool
         copied; /* of a GGUF: not coded, but written as it is in the model, codes or blocks, or in a file that is refined */
 };

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { ETA_KINDS = 12 };
+enum { ETA_KINDS = 13 };
 
 struct eta_kind {
     double total;   /* all of it, in seconds as predicted */

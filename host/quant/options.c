@@ -309,6 +309,44 @@ bool quantize_samples(const struct quantize_options *o)
     return o->method != METHOD_RTN && o->calib && strcmp(o->calib, CALIB_SELF) == 0;
 }
 
+/* Types are chosen by what is measured on a text. */
+static bool settle_target(const struct quantize_options *o, struct err *e)
+{
+    const struct size_target *t = &o->target;
+    const char *option = t->bytes ? "--size" : t->bpw > 0 ? "--bpw" : "--type auto:", *with = NULL;
+    if (!size_target_set(t))
+        return true;
+    if ((t->bytes > 0) + (t->bpw > 0) + (t->like != NULL) > 1) {
+        err_set(e, ERR_USER, "--size, --bpw and --type auto: each say how large the output is to be");
+        return err_hint(e, "give one of them");
+    }
+    if (t->like && o->format != EXPORT_GGUF) {
+        err_set(e, ERR_USER, "--type auto:%s needs --format gguf, but the format is %s", t->like,
+                export_format_name(o->format));
+        return err_hint(e, "give a file with -o OUT.gguf, or --bpw");
+    }
+    if (o->mixture)
+        with = "--type";
+    else if (o->pure)
+        with = "--pure";
+    else if (o->refine)
+        with = "--refine";
+    else if (o->container)
+        with = "--container";
+    else if (o->group && o->format == EXPORT_GGUF)
+        with = "--group";
+    else if (o->method == METHOD_RTN)
+        with = "--method rtn";
+    if (with) {
+        err_set(e, ERR_USER, "%s chooses types by what is measured on a text: %s cannot be used with it", option, with);
+        return err_hint(e, "leave one of them out; --tensor and --keep name types that are to stay as they say");
+    }
+    if ((o->calib && !quantize_samples(o)) || o->dry_run)
+        return true;
+    err_set(e, ERR_USER, "%s chooses types by what is measured on a text before the run begins: it needs one", option);
+    return err_hint(e, "--calib default is the text that comes with gsq; --calib FILE, text like what the model will read, is better");
+}
+
 bool quantize_settle(struct quantize_options *o, struct err *e)
 {
     if (o->settled)
@@ -321,6 +359,8 @@ bool quantize_settle(struct quantize_options *o, struct err *e)
         err_set(e, ERR_USER, "--calib self is in place of a text, and %s is one", o->more_calib[0]);
         return err_hint(e, "leave --calib self out, or the others");
     }
+    if (!settle_target(o, e))
+        return false;
     drop_numbers(o);
     if (o->refine)
         return o->settled = settle_refine(o, e);

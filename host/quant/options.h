@@ -80,6 +80,19 @@ struct scales_options {
 
 struct gguf_override; /* write_gguf.h */
 
+/* How large the output is to be; types are chosen for it by what their errors cost (plan/allot.h). One of these, or none. */
+struct size_target {
+    uint64_t bytes; /* of the whole output */
+    double
+        bpw; /* bits per weight: in a GGUF of all matrices, embeddings and head included; in a folder of the linears */
+    const char *like; /* as large as that mixture's file */
+};
+static inline bool size_target_set(const struct size_target *t)
+{
+    return t->bytes || t->bpw > 0 || t->like;
+}
+struct allotment; /* plan/allot.h */
+
 struct quantize_options {
     const char *model_dir, *out_dir; /* out_dir is a file with EXPORT_GGUF */
     const char *work_dir;            /* the work folder; NULL: OUT.work */
@@ -90,6 +103,10 @@ struct quantize_options {
     const char *mixture; /* --type, EXPORT_GGUF: the types of all tensors by llama-quantize's name (write_gguf.h); NULL:
                             the one that stores code_type */
     bool settled;        /* by quantize_settle */
+    struct size_target target;
+    const struct allotment
+        *allotment; /* what is chosen from, once that is known; its costs are measured in a pass of this run. NULL:
+                                          types were named */
     /* EXPORT_GGUF: exceptions of llama-quantize's options, above all rules. A tied matrix is the embedding. */
     const struct gguf_type *embedding_type, *head_type; /* NULL: by mixture and rules */
     bool keep_head;                                     /* lm_head, where it is stored, keeps its own type */

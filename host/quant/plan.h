@@ -24,6 +24,16 @@ struct plan_effort {
     char why[192];  /* of the refusal */
 };
 
+/* Types that were chosen for a size (plan/allot.h). */
+struct plan_choice {
+    char *rules;            /* a line for each: "REGEX=TYPE"; NULL: types were named */
+    const char *main;       /* what they are exceptions from: of a GGUF its --type, of a folder its --bits */
+    struct quant_spec spec; /* the same, as options have it */
+    double cost;            /* predicted divergence, nats per token */
+    bool measured;          /* else it is a first guess, by the bits alone */
+    uint64_t small, large;  /* sizes of the output that are possible */
+};
+
 /* What a run starts from besides the model; either may be NULL. */
 struct imatrix;
 struct plan_sources {
@@ -59,12 +69,18 @@ struct plan {
     uint64_t acts_bytes;                                  /* of all windows, once */
     uint64_t scale_acts_bytes;                            /* of what the pass over scales keeps */
     enum acts_tier student_acts, teacher_acts, kept_acts; /* where they go; kept: of the pass over scales */
-    uint32_t output_windows;    /* of the pass that finds Hessians of outputs (output_hessian.h); 0: there is none */
-    uint32_t output_micro;      /* on the device at a time */
-    uint64_t output_acts_bytes; /* of what it keeps meanwhile */
-    enum acts_tier output_acts; /* where the first go */
-    bool output_head_stays;     /* in that pass, a large head is on the device (head.h) */
-    bool experts_near;          /* what experts read and give is on the device */
+    uint32_t output_windows;     /* of the pass that finds Hessians of outputs (output_hessian.h); 0: there is none */
+    uint32_t output_micro;       /* on the device at a time */
+    uint64_t output_acts_bytes;  /* of what it keeps meanwhile */
+    enum acts_tier output_acts;  /* where the first go */
+    bool output_head_stays;      /* in that pass, a large head is on the device (head.h) */
+    uint32_t measure_windows;    /* of the pass that measures what types cost (sensitivity.h); 0: there is none */
+    uint32_t measure_micro;      /* on the device at a time */
+    uint64_t measure_acts_bytes; /* of what it keeps meanwhile */
+    enum acts_tier measure_acts; /* where the first go */
+    bool measure_head_stays;     /* in that pass, a large head is on the device */
+    struct plan_choice choice;
+    bool experts_near; /* what experts read and give is on the device */
     bool experts; /* the model has them; scales are not trained end to end: each step would load every expert twice */
     bool experts_alone;       /* and nothing else is trained on its output */
     bool attn_alone;          /* linears of attention learn alone: nothing goes back through it, nor end to end */

@@ -58,6 +58,7 @@ static const struct {
     [PART_SCALES] = {"the last pass over scales and one window", "--scale-epochs 0, which leaves it out"},
     [PART_OUTPUT] = {"the pass that finds Hessians of outputs and one window",
                      "--output-hessian off, which leaves it out"},
+    [PART_MEASURE] = {"the pass that measures what types cost and one window", "name a --type in place of a size"},
 };
 
 static bool part_fits_not(void *ctx, uint32_t mib)
@@ -164,6 +165,13 @@ static bool outputs_fit(void *ctx, uint32_t windows)
     return rehearse_part(&s->r, s->p, s->m, s->o, PART_OUTPUT, s->p->device_limit, NULL);
 }
 
+static bool measuring_fits(void *ctx, uint32_t windows)
+{
+    struct sizing *s = ctx;
+    s->p->measure_micro = windows;
+    return rehearse_part(&s->r, s->p, s->m, s->o, PART_MEASURE, s->p->device_limit, NULL);
+}
+
 /* Windows of so many tokens, of `most`; at least one. */
 static uint32_t windows_of(const struct sizing *s, uint32_t tokens, uint32_t most)
 {
@@ -219,11 +227,12 @@ static bool check_least(struct sizing *s, struct err *e)
     p->micro_windows = plan_block_objective(s->o);
     p->scale_micro = plan_scales(s->o);
     p->output_micro = p->output_windows > 0;
+    p->measure_micro = p->measure_windows > 0;
     struct err why = {0};
     for (int part = 0; part < PART_COUNT; part++)
         if (!rehearse_part(&s->r, p, s->m, s->o, (enum run_part)part, s->limit, &why))
             return too_small(s, &why, e);
-    p->batch_windows = p->micro_windows = p->scale_micro = p->output_micro = 0;
+    p->batch_windows = p->micro_windows = p->scale_micro = p->output_micro = p->measure_micro = 0;
     return true;
 }
 
@@ -289,23 +298,44 @@ static bool place_scales(struct sizing *s, struct err *why)
     return false;
 }
 
-/* The pass that finds Hessians of outputs has the device to itself: the head stays there, then what the blocks read, as far as
- * windows enough for a GPU still go through at a time. */
-static void place_outputs(struct sizing *s)
+/* A pass there and back that has the device to itself: the head stays there, then what the blocks read, as far as windows enough for a
+ * GPU still go through at a time. */
+struct way_back {
+    uint32_t windows, *micro;
+    uint64_t *acts_bytes;
+    enum acts_tier *acts;
+    bool *head_stays;
+    bool (*fits)(void *sizing, uint32_t windows);
+};
+
+static void place_way_back(struct sizing *s, const struct way_back *w)
 {
-    struct plan *p = s->p;
     uint64_t host = s->host;
-    p->output_acts_bytes = acts_bytes(s->m, end_to_end_windows(s->m, p->output_windows));
-    const enum acts_tier off = off_device(&host, p->output_acts_bytes);
-    const uint32_t most = windows_of(s, SCALES_TOKENS, block_scratch_windows(s->m, UINT64_MAX, p->output_windows));
+    *w->acts_bytes = acts_bytes(s->m, end_to_end_windows(s->m, w->windows));
+    const enum acts_tier off = off_device(&host, *w->acts_bytes);
+    const uint32_t most = windows_of(s, SCALES_TOKENS, block_scratch_windows(s->m, UINT64_MAX, w->windows));
     for (unsigned way = 4; way-- > 0;) {
-        p->output_head_stays = way & 2 && head_stays(s->m);
-        p->output_acts = way & 1 ? ACTS_DEVICE : off;
-        uint32_t micro = most_that_fits(most, outputs_fit, s);
-        p->output_micro = (uint32_t)max_u64(1, micro);
+        *w->head_stays = way & 2 && head_stays(s->m);
+        *w->acts = way & 1 ? ACTS_DEVICE : off;
+        uint32_t micro = most_that_fits(most, w->fits, s);
+        *w->micro = (uint32_t)max_u64(1, micro);
         if (micro >= windows_of(s, ENOUGH_TOKENS, most))
             return;
     }
+}
+
+static void place_outputs(struct sizing *s)
+{
+    struct plan *p = s->p;
+    place_way_back(s, &(struct way_back){p->output_windows, &p->output_micro, &p->output_acts_bytes, &p->output_acts,
+                                         &p->output_head_stays, outputs_fit});
+}
+
+static void place_measuring(struct sizing *s)
+{
+    struct plan *p = s->p;
+    place_way_back(s, &(struct way_back){p->measure_windows, &p->measure_micro, &p->measure_acts_bytes,
+                                         &p->measure_acts, &p->measure_head_stays, measuring_fits});
 }
 
 /* Where device memory is short, a run that was not told to have them goes without. */
@@ -378,7 +408,8 @@ static uint64_t host_acts(const struct plan *p, const struct quantize_options *o
     uint64_t teacher = plan_targets(p, o) && p->teacher_acts == ACTS_HOST ? p->acts_bytes : 0;
     uint64_t kept = plan_scales(o) && p->kept_acts == ACTS_HOST ? p->scale_acts_bytes : 0;
     uint64_t outputs = p->output_windows && p->output_acts == ACTS_HOST ? p->output_acts_bytes : 0;
-    return max_u64(teacher + max_u64(student, kept), outputs);
+    uint64_t measure = p->measure_windows && p->measure_acts == ACTS_HOST ? p->measure_acts_bytes : 0;
+    return max_u64(teacher + max_u64(student, kept), max_u64(outputs, measure));
 }
 
 /* On its way to files, of the sets that are there together. */
@@ -389,7 +420,8 @@ static uint64_t host_behind(const struct plan *p, const struct quantize_options 
     uint64_t teacher = (plan_targets(p, o) && p->teacher_acts == ACTS_FILE) * window * p->batch_windows;
     uint64_t kept = (plan_scales(o) && p->kept_acts == ACTS_FILE) * window * p->scale_micro;
     uint64_t outputs = (p->output_windows && p->output_acts == ACTS_FILE) * window * p->output_micro;
-    return max_u64(teacher + max_u64(student, kept), outputs);
+    uint64_t measure = (p->measure_windows && p->measure_acts == ACTS_FILE) * window * p->measure_micro;
+    return max_u64(teacher + max_u64(student, kept), max_u64(outputs, measure));
 }
 
 static const char *tier_name(const struct plan *p, const struct quantize_options *o)
@@ -468,13 +500,15 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
         p->scale_acts_bytes = acts_bytes(m, end_to_end_windows(m, tune_scales_batch(o, p->samples - p->holdout)));
     s.host = host_for_acts(p, m, o);
     place_acts(&s, 0);
-    p->output_acts = ACTS_FILE;
+    p->output_acts = p->measure_acts = ACTS_FILE;
     if (o->output_hessian == OUTPUT_HESSIAN_AUTO)
         drop_outputs(&s);
     if (!check_least(&s, e))
         return false;
     if (p->output_windows)
         place_outputs(&s);
+    if (p->measure_windows)
+        place_measuring(&s);
     if (!place_all(&s, &why)) {
         s.limit = limit;
         return too_small(&s, &why, e);

@@ -143,6 +143,7 @@ bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_op
                     : err_nomem(e, "the plan", p->n_matrices * sizeof *names);
     for (struct matrix *x = p->matrices; ok && x < p->matrices + p->n_matrices; x++) {
         const struct tensor_rule *rule = matrix_is_linear(x) || all ? rule_of(&rules, &ends, x) : NULL;
+        x->asked = rule || (all && exception(x, o));
         if (all) {
             wish_type(x, m->cfg, o, rule);
         } else if (o->refine) {

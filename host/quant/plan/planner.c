@@ -31,7 +31,7 @@
 
 /* The first column of a group, or of the super-block that GPTQ works on as one, must be a place where a view
  * may start (GPTQ updates the columns after it). info NULL: of any device. */
-static bool check_group(const struct matrix *item, const struct gpu_info *info, struct err *e)
+bool plan_check_group(const struct matrix *item, const struct gpu_info *info, struct err *e)
 {
     const struct quant_type *t = item->spec.type;
     uint32_t unit = (uint32_t)max_u64(GROUP_MIN, info ? info->min_align / sizeof(float) : 0);
@@ -70,7 +70,7 @@ static bool list_matrices(struct plan *p, const struct model *m, const struct qu
 static bool check_groups(const struct plan *p, const struct model *m, struct err *e)
 {
     for (size_t n = 0; n < p->n_items; n++)
-        if (p->items[n].coded && !check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e))
+        if (p->items[n].coded && !plan_check_group(&p->items[n], m->gpu ? gpu_info(m->gpu) : NULL, e))
             return false;
     return true;
 }
@@ -154,13 +154,15 @@ static bool count_bytes(struct plan *p, const struct model *m, const struct quan
     return o->refine ? refine_size(p) : plan_export(p, m, o, e);
 }
 
-/* In the pass over scales its own are where the student's were; those of the pass for outputs are gone before any other. */
+/* In the pass over scales its own are where the student's were; those of passes before the blocks are gone before any other. */
 static uint64_t acts_on_disk(const struct plan *p)
 {
     uint64_t blocks =
         (p->teacher_acts == ACTS_FILE) * p->acts_bytes +
         max_u64((p->student_acts == ACTS_FILE) * p->acts_bytes, (p->kept_acts == ACTS_FILE) * p->scale_acts_bytes);
-    return max_u64(blocks, (p->output_windows && p->output_acts == ACTS_FILE) * p->output_acts_bytes);
+    uint64_t ahead = max_u64((p->output_windows && p->output_acts == ACTS_FILE) * p->output_acts_bytes,
+                             (p->measure_windows && p->measure_acts == ACTS_FILE) * p->measure_acts_bytes);
+    return max_u64(blocks, ahead);
 }
 
 /* The output, the finished blocks, or both. */
@@ -314,13 +316,19 @@ static void count_steps(struct plan *p, const struct quantize_options *o)
 }
 
 /* Why gsq cannot go back through a model from its predictions to each linear; NULL: it can. */
-static const char *no_way_back(const struct model *m, const struct quantize_options *o)
+static const char *model_ends_ways(const struct model *m)
 {
     return m->cfg->experts.n             ? "the model has experts"
            : config_forward_only(m->cfg) ? "gsq computes this model's attention forward alone"
-           : quantize_diagonal(o)        ? "there is no text"
-           : o->method != METHOD_GSQ     ? "only --method gsq learns by them"
                                          : NULL;
+}
+
+static const char *no_way_back(const struct model *m, const struct quantize_options *o)
+{
+    return model_ends_ways(m)        ? model_ends_ways(m)
+           : quantize_diagonal(o)    ? "there is no text"
+           : o->method != METHOD_GSQ ? "only --method gsq learns by them"
+                                     : NULL;
 }
 
 static bool find_outputs(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
@@ -335,6 +343,22 @@ static bool find_outputs(struct plan *p, const struct model *m, const struct qua
     return err_hint(e, "leave the option out");
 }
 
+bool plan_can_choose(const struct model *m, struct err *e)
+{
+    const char *why = model_ends_ways(m);
+    if (!why)
+        return true;
+    err_set(e, ERR_USER,
+            "types cannot be chosen for a size, which needs the way back from predictions to each linear: %s", why);
+    return err_hint(e, "name a type: --type Q3_K_M, or --bits, and --tensor for single weights");
+}
+
+/* Of the pass that measures what types cost. */
+static void find_measuring(struct plan *p, const struct model *m, const struct quantize_options *o)
+{
+    p->measure_windows = o->allotment ? output_hessian_windows(o->samples - p->holdout, m->ctx) : 0;
+}
+
 static bool count_run(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
     count_steps(p, o);
@@ -345,6 +369,7 @@ static bool count_run(struct plan *p, const struct model *m, const struct quanti
     for (uint32_t layer = 0; p->experts_alone && layer < p->n_layers; layer++)
         p->experts_alone = !plan_trains(o, HALF_ATTN, plan_common(plan_block(p, layer))) &&
                            !plan_trains(o, HALF_FFN, plan_common(plan_block(p, layer)));
+    find_measuring(p, m, o);
     if (!find_outputs(p, m, o, e) || (m->gpu && !plan_memory(p, m, o, e)))
         return false;
     count_outputs(p, o);
@@ -358,6 +383,7 @@ bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, c
     p->samples = o->samples;
     p->holdout = p->batch_windows = p->micro_windows = p->scale_micro = p->block_steps = p->scale_steps = 0;
     p->acts_bytes = p->scale_acts_bytes = p->output_acts_bytes = p->output_windows = p->output_micro = 0;
+    p->measure_windows = p->measure_micro = 0;
     count_weights(p, o);
     return hold_out(p, o, e) && count_run(p, m, o, e) && plan_fits_disk(p, o, e);
 }
@@ -381,6 +407,7 @@ bool plan_make(struct plan *p, const struct model *m, const struct quantize_opti
 void plan_free(struct plan *p)
 {
     export_plan_free(&p->output);
+    free(p->choice.rules);
     free(p->matrices);
     *p = (struct plan){0};
 }

@@ -25,6 +25,10 @@ bool plan_fits_disk(struct plan *p, const struct quantize_options *o, struct err
  * of `like`, which frees them. Commands count meanwhile. False: it would be refused. */
 bool plan_vary(struct plan *p, const struct plan *like, const struct model *m, const struct quantize_options *o,
                struct err *e);
+/* Whether a linear's groups can be worked on. info NULL: on any device. */
+bool plan_check_group(const struct matrix *item, const struct gpu_info *info, struct err *e);
+/* Whether what an error of each linear costs the model's output can be measured: ERR_USER says what stands in the way. */
+bool plan_can_choose(const struct model *m, struct err *e);
 /* What is asked of each matrix, for fates_decide (plan_wishes.c). */
 bool plan_wishes(struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e);
 /* Warns of matrices whose scales the stored type does not hold, and what that costs; bf16 scales where the

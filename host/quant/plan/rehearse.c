@@ -8,10 +8,12 @@
 #include "host/model/experts.h"
 #include "host/quant/method/output_hessian.h"
 #include "host/quant/method/quant_linear.h"
+#include "host/quant/method/sensitivity.h"
 #include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_expert.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/method/tune_scales.h"
+#include "host/quant/plan/allot.h"
 
 /* The names of struct job. */
 struct stand_in {
@@ -363,6 +365,36 @@ static bool outputs(struct stand_in *s, struct err *e)
     return ok;
 }
 
+/* The pass before all others, by which types are chosen. */
+static bool measure(struct stand_in *s, struct err *e)
+{
+    const struct plan *p = s->plan;
+    const struct allotment *a = s->o.allotment;
+    struct sensitivity_task t = {.m = &s->m,
+                                 .o = &s->o,
+                                 .matrices = a->matrices,
+                                 .n = a->n,
+                                 .specs = a->specs,
+                                 .n_specs = a->n_types,
+                                 .tries = a->tries,
+                                 .n_used = p->measure_windows,
+                                 .micro = (uint32_t)max_u64(1, p->measure_micro),
+                                 .head_stays = p->measure_head_stays,
+                                 .block = s->block,
+                                 .hess = s->hess,
+                                 .scratch = s->scratch};
+    bool ok = (p->measure_acts != ACTS_DEVICE ||
+               acts_count(&s->m, end_to_end_windows(&s->m, p->measure_windows), s->student, e)) &&
+              sensitivity_count(&t, e);
+    saw(s, "the pass that measures what types cost");
+    gpu_arena_reset(s->student, 0);
+    gpu_arena_trim(s->student);
+    gpu_arena_trim(s->block);
+    gpu_arena_trim(s->hess);
+    gpu_arena_trim(s->scratch);
+    return ok;
+}
+
 /* ---- the whole, and its parts ---- */
 
 bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, const struct quantize_options *o,
@@ -371,7 +403,8 @@ bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, 
     struct stand_in s;
     bool ok = begin(&s, r, p, m, o, limit, e);
     bool windows = reads_windows(&s);
-    ok = ok && (!p->output_windows || outputs(&s, e)) && (!windows || embed(&s, e)) && blocks(&s, e) &&
+    ok = ok && (!p->measure_windows || measure(&s, e)) && (!p->output_windows || outputs(&s, e)) &&
+         (!windows || embed(&s, e)) && blocks(&s, e) &&
          (!windows || o->format != EXPORT_GGUF || o->refine || head_importance(&s, e)) &&
          (!plan_scales(o) || scales(&s, e));
     return end(&s, ok);
@@ -407,14 +440,17 @@ bool rehearse_part(struct rehearsal *r, const struct plan *p, const struct model
     struct stand_in s;
     struct block_items b;
     bool ok = begin(&s, r, p, m, o, limit, e);
-    bool has = part == PART_SCALES   ? plan_scales(o)
-               : part == PART_OUTPUT ? p->output_windows > 0
-               : part == PART_HALF   ? plan_block_objective(o)
-                                     : true;
+    bool has = part == PART_SCALES    ? plan_scales(o)
+               : part == PART_OUTPUT  ? p->output_windows > 0
+               : part == PART_MEASURE ? p->measure_windows > 0
+               : part == PART_HALF    ? plan_block_objective(o)
+                                      : true;
     if (has && part == PART_SCALES)
         ok = ok && (p->teacher_acts != ACTS_DEVICE || acts_count(&s.m, p->samples, s.teacher, e)) && scales(&s, e);
     else if (has && part == PART_OUTPUT)
         ok = ok && outputs(&s, e);
+    else if (has && part == PART_MEASURE)
+        ok = ok && measure(&s, e);
     else
         for (uint32_t layer = 0; has && ok && next_layer(p, &layer, &b); layer++)
             ok = part_of_layer(&s, part, layer, b, e);

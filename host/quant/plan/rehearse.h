@@ -7,12 +7,13 @@
 
 /* What needs memory at a time, beside what lasts. */
 enum run_part {
-    PART_FIXED,  /* what is held beside the work on a linear: weights and Hessians */
-    PART_LINEAR, /* one linear, with its Hessian */
-    PART_BATCH,  /* windows on their way through half a block */
-    PART_HALF,   /* half a block in training */
-    PART_SCALES, /* the pass over scales */
-    PART_OUTPUT, /* the pass that finds Hessians of outputs */
+    PART_FIXED,   /* what is held beside the work on a linear: weights and Hessians */
+    PART_LINEAR,  /* one linear, with its Hessian */
+    PART_BATCH,   /* windows on their way through half a block */
+    PART_HALF,    /* half a block in training */
+    PART_SCALES,  /* the pass over scales */
+    PART_OUTPUT,  /* the pass that finds Hessians of outputs */
+    PART_MEASURE, /* the pass that measures what types cost */
     PART_COUNT
 };
 

@@ -178,9 +178,11 @@ static bool identify(struct job *j, struct err *e)
     char memory[256];
     if (j->id.n)
         return true;
-    if (!checkpoint_sums_create(&j->sums, j->ck, e) ||
-        (j->refined && !checkpoint_sums_create(&j->refined_sums, j->refined_ck, e)) || !check_weights(j, e))
+    if (!j->summed &&
+        (!checkpoint_sums_create(&j->sums, j->ck, e) ||
+         (j->refined && !checkpoint_sums_create(&j->refined_sums, j->refined_ck, e)) || !check_weights(j, e)))
         return false;
+    j->summed = true;
     if (store_recorded(j->work_dir, "memory", memory, sizeof memory))
         identity_take_up_memory(&j->plan, memory);
     if (!identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan, &j->windows, e))
@@ -256,6 +258,34 @@ static void remove_left(struct job *j)
         store_remove(&j->store);
 }
 
+static bool create_arenas(struct job *j, struct err *e)
+{
+    struct gpu *g = gpu_cmd_gpu(j->cmd);
+    return (j->block || gpu_arena_create(&j->block, g, "block", e)) &&
+           (j->hess || gpu_arena_create(&j->hess, g, "hessian", e)) &&
+           (j->scratch || gpu_arena_create(&j->scratch, g, "scratch", e));
+}
+
+/* Speeds, for the prediction. A plan for a device that is not there has none. */
+static bool measure(struct job *j, struct err *e)
+{
+    return !j->cmd || (j->o->dry_run && gpu_info(gpu_cmd_gpu(j->cmd))->as_if) || (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
+}
+
+/* Types for a size, where one is asked for; the plan is theirs then. */
+static bool choose_types(struct job *j, struct quantize_options *o, uint32_t windows, struct err *e)
+{
+    if (!o->allotment)
+        return true;
+    j->layer = j->plan.n_layers; /* in no block */
+    j->detail[0] = 0;
+    job_predict(j, windows);
+    job_expect(j, false);
+    if (!plan_fits_disk(&j->plan, o, e) || !identify(j, e) || !create_arenas(j, e) || !job_choose_measured(j, o, e))
+        return false;
+    return measure(j, e);
+}
+
 static bool run_all(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
@@ -273,10 +303,7 @@ static bool run_all(struct job *j, struct err *e)
         return false;
     job_expect(j, false); /* less what is there */
     eta_close(&j->eta, WORK_CHECK);
-    if (!gpu_arena_create(&j->block, gpu_cmd_gpu(j->cmd), "block", e) ||
-        !gpu_arena_create(&j->hess, gpu_cmd_gpu(j->cmd), "hessian", e) ||
-        !gpu_arena_create(&j->scratch, gpu_cmd_gpu(j->cmd), "scratch", e) ||
-        !gpu_arena_create_host(&j->kept, gpu_cmd_gpu(j->cmd), "best epoch", e))
+    if (!create_arenas(j, e) || !gpu_arena_create_host(&j->kept, gpu_cmd_gpu(j->cmd), "best epoch", e))
         return false;
     bool ahead = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j) || job_scales_ahead(j);
     if ((ahead && !job_sample(j, e)) || !job_outputs(j, e))
@@ -351,13 +378,6 @@ static void summarize(struct job *j)
     out->device_busy = j->cmd ? gpu_cmd_busy(j->cmd) - j->busy_before : 0;
 }
 
-/* Speeds, for the prediction. A plan for a device that is not there has none. */
-static bool measure(struct job *j, struct err *e)
-{
-    return !j->cmd || (j->o->dry_run && gpu_info(gpu_cmd_gpu(j->cmd))->as_if) ||
-           (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
-}
-
 /* Where none was named, and the model cannot write one: the text that comes with gsq. */
 static bool take_text(struct job *j, struct quantize_options *o, struct err *e)
 {
@@ -399,11 +419,14 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
              (!o.refine || open_refined(&j, &o, ctx, e));
         if (ok)
             settle_training(j.m, &o);
-        ok = ok && plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
+        ok = ok && job_choose_begin(&j, &o, e) &&
+             plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
-    ok = ok && measure(&j, e);
+    const uint32_t windows = o.samples < options->samples ? o.samples : UINT32_MAX;
+    ok = ok && measure(&j, e) && (o.dry_run || choose_types(&j, &o, windows, e));
     if (ok) {
-        job_predict(&j, o.samples < options->samples ? o.samples : UINT32_MAX);
+        job_choose_tell(&j);
+        job_predict(&j, windows);
         struct err disk = {0};
         const bool fits = plan_fits_disk(&j.plan, &o, &disk);
         if (j.cb->planned)
@@ -443,6 +466,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     checkpoint_sums_free(&j.sums);
     free(j.head_importance);
     plan_free(&j.plan);
+    job_choose_end(&j);
     model_close(&j.refined);
     checkpoint_close(&j.refined_ck);
     imatrix_free(&j.imatrix);

@@ -11,6 +11,7 @@
 #include "host/quant/run/job.h"
 #include "host/quant/method/hessian.h"
 #include "host/quant/method/tune_expert.h"
+#include "host/quant/plan/allot.h"
 #include "host/quant/plan/predict.h"
 #include "host/quant/store/store.h"
 
@@ -43,6 +44,11 @@ struct job {
     struct model *refined;
     struct imatrix imatrix;
     struct plan plan;
+    struct allotment allot;        /* where types are chosen for a size */
+    struct tensor_rule *rules;     /* these, as rules, and the user's own */
+    const struct tensor_rule *own; /* [n_own] */
+    size_t n_own;
+    bool summed;                               /* sums are there */
     struct checkpoint_sums sums, refined_sums; /* of the models, as they were when this run started */
     struct identity id;                        /* n 0: not made yet */
     struct store *store;                       /* the writing task's while there is one */
@@ -95,6 +101,7 @@ void job_out_unlock(struct job *j, bool ok);
 enum work {
     WORK_CHECK,   /* every weight looked at once */
     WORK_SAMPLE,  /* the text that the model writes */
+    WORK_MEASURE, /* the pass that measures what types cost */
     WORK_OUTPUT,  /* the pass that finds Hessians of outputs */
     WORK_LOAD,    /* weights to the device, embeddings */
     WORK_FORWARD, /* through halves of blocks */
@@ -132,6 +139,8 @@ double job_expert_work(const struct job *j, const struct matrix *down);
 double job_output_work(const struct job *j);
 /* Of the text that the model writes; 0 where there is another. */
 double job_sample_work(const struct job *j);
+/* Of the pass that measures what types cost; 0 where it is not done, or has been. */
+double job_measure_work(const struct job *j);
 /* The Hessian of all inputs of a layer with experts; 0 where none needs it. */
 double job_layer_hessian_work(const struct job *j, uint32_t layer);
 /* Of the pass over scales; 0 where it is not done. Of judging once, its first part. */
@@ -207,6 +216,15 @@ void job_report_stage(struct job *j, const struct stage_report *r);
 bool job_sample_begin(struct job *j, const struct quantize_options *o, uint32_t ctx, struct err *e);
 /* The ids: written, or from the work folder, which keeps them. Nothing where there is a text. */
 bool job_sample(struct job *j, struct err *e);
+/* ---- job_choose.c ---- */
+/* Where a size is asked for: what can be chosen from, and a first guess, which o then asks for. */
+bool job_choose_begin(struct job *j, struct quantize_options *o, struct err *e);
+/* Before anything is written: what types cost, measured or taken from the work folder; o and the plan become those of the choice. The run is
+ * identified, and not any more. */
+bool job_choose_measured(struct job *j, struct quantize_options *o, struct err *e);
+/* The plan says what was chosen, if anything was. */
+void job_choose_tell(struct job *j);
+void job_choose_end(struct job *j);
 
 /* ---- job_output.c ---- */
 /* The Hessians of outputs, where they are wanted and the work folder has not what unfinished blocks need. */

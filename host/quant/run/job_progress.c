@@ -267,6 +267,24 @@ double job_output_work(const struct job *j)
     return j->plan.output_windows * (model_both_ways(j) + gemm_seconds(j, sums * j->plan.ctx));
 }
 
+double job_measure_work(const struct job *j)
+{
+    const struct allotment *a = j->o->allotment;
+    double tries = 0, sums = 0;
+    if (!j->plan.measure_windows || !a || a->measured)
+        return 0;
+    for (size_t i = 0; i < a->n; i++) {
+        const struct matrix *x = &a->matrices[i];
+        double n = (double)x->rows * x->cols, k = x->cols;
+        double each =
+            gemm_seconds(j, matrix_is_linear(x) ? n * k * 6 + k * k * k / 2 : n * k * (x->embedding + x->head));
+        for (uint32_t t = 0; t < a->n_types; t++)
+            tries += a->tries[i * a->n_types + t] ? each + n * SECONDS_PER_STEP : 0;
+        sums += matrix_is_linear(x) ? n + (double)x->rows * output_hessian_cols(x->rows) : k * k;
+    }
+    return j->plan.measure_windows * (model_both_ways(j) + gemm_seconds(j, sums * j->plan.ctx)) + tries;
+}
+
 double job_scales_work(const struct job *j)
 {
     if (!plan_scales(j->o))
@@ -337,6 +355,7 @@ static void other_work(const struct job *j, double by_kind[ETA_KINDS])
 {
     by_kind[WORK_CHECK] += (double)j->plan.weights * SECONDS_PER_CHECK;
     by_kind[WORK_SAMPLE] += job_sample_work(j);
+    by_kind[WORK_MEASURE] += job_measure_work(j);
     by_kind[WORK_OUTPUT] += job_output_work(j);
     by_kind[WORK_SCALES] += job_scales_work(j);
     by_kind[WORK_EXPORT] += j->export_work;
@@ -438,8 +457,8 @@ void job_expect(struct job *j, bool replay)
 
 void job_judge_prediction(const struct job *j)
 {
-    static const char *const names[] = {"check", "sample", "outputs", "load",   "forward", "hessian",
-                                        "round", "learn",  "train",   "scales", "store",   "export"};
+    static const char *const names[] = {"check", "sample", "measure", "outputs", "load",   "forward", "hessian",
+                                        "round", "learn",  "train",   "scales",  "store",  "export"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         const struct eta_kind *k = &j->eta.kind[i];
         if (k->spent > 0)

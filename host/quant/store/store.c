@@ -1,3 +1,4 @@
+#include "host/quant/store/store_costs.h"
 #include "host/quant/store/store_internal.h"
 
 #include <cjson/cJSON.h>
@@ -535,7 +536,7 @@ static bool remove_own(void *ctx, const char *name, struct err *e)
     static const char half_manifest[] = MANIFEST ".";
     static const char *const begins[] = {"block-",     "scales.safetensors", "head-importance.safetensors",
                                          STORE_OUTPUT, STORE_SAMPLED,        KEPT,
-                                         half_manifest};
+                                         half_manifest, STORE_COSTS};
     char path[4096];
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)
         if (strncmp(name, begins[i], strlen(begins[i])) == 0 && os_path_join(path, sizeof path, ctx, name, e)) {
