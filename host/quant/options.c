@@ -344,7 +344,9 @@ static bool settle_target(const struct quantize_options *o, struct err *e)
     if ((o->calib && !quantize_samples(o)) || o->dry_run)
         return true;
     err_set(e, ERR_USER, "%s chooses types by what is measured on a text before the run begins: it needs one", option);
-    return err_hint(e, "--calib default is the text that comes with gsq; --calib FILE, text like what the model will read, is better");
+    return err_hint(
+        e,
+        "--calib default is the text that comes with gsq; --calib FILE, text like what the model will read, is better");
 }
 
 bool quantize_settle(struct quantize_options *o, struct err *e)
