@@ -66,7 +66,7 @@ static bool may_take(const struct allotment *a, const struct model *m, const str
         return false;
     if (matrix_is_linear(x) && !plan_check_group(&with, m->gpu ? gpu_info(m->gpu) : NULL, NULL))
         return false;
-    return a->types[i] || export_check(o->format, &with, o->container, why, sizeof why) != EXPORT_REFUSED;
+    return a->types[i] || export_check(o->format, m->family, &with, o->container, why, sizeof why) != EXPORT_REFUSED;
 }
 
 /* In which matrices of a layer have one type: the same number. Else each its own. */
