@@ -269,7 +269,8 @@ static bool create_arenas(struct job *j, struct err *e)
 /* Speeds, for the prediction. A plan for a device that is not there has none. */
 static bool measure(struct job *j, struct err *e)
 {
-    return !j->cmd || (j->o->dry_run && gpu_info(gpu_cmd_gpu(j->cmd))->as_if) || (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
+    return !j->cmd || (j->o->dry_run && gpu_info(gpu_cmd_gpu(j->cmd))->as_if) ||
+           (tell_phase(j, "measure", e) && speed_measure(&j->speed, j->m, &j->plan, j->o, e));
 }
 
 /* Types for a size, where one is asked for; the plan is theirs then. */
