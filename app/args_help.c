@@ -219,9 +219,8 @@ static void program_help(FILE *f)
 /* Of quantize's options those that most users need; the others are in --help all. */
 static bool usual(const struct option *o, enum command_id command)
 {
-    static const char *const names[] = {"out",    "type",    "size",   "bpw",    "bits",   "format",
-                                        "calib",  "imatrix", "method", "effort", "tensor", "keep",
-                                        "report", "dry-run", "eval",   "device", "help"};
+    static const char *const names[] = {"out",    "type",   "size", "bits",   "format",  "calib", "imatrix", "method",
+                                        "effort", "tensor", "keep", "report", "dry-run", "eval",  "device",  "help"};
     if (command != CMD_QUANTIZE)
         return true;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

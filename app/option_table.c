@@ -396,13 +396,12 @@ const struct option options[] = {
     {"format", 0, "F", OPT_NAME, NAMES(q.format, FORMAT, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
     {"type", 0, "T", OPT_NAME, NAME_CALL(q.type, TYPE, read_type, show_type), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
-     "GGUF: llama-quantize's name for the types of all tensors, instead of --bits: Q2_K, Q2_K_S, Q3_K_S, Q3_K_M, Q4_K_S, "
-     "Q4_K_M, Q4_0, Q2_0, TQ2_0, TQ1_0 ...; auto:Q3_K_M chooses types for a file as large as that one's (--size)"},
+     "GGUF: all types by llama-quantize's name, instead of --bits: Q2_K, Q3_K_M, Q2_0 ...; auto:Q3_K_M: --size of that"},
     {"size", 0, "S", OPT_CALL, CALLS(read_size, show_size), "", ON(QUANTIZE), SECTION_MAIN,
-     "the best output of at most this size: 7.5GiB, 900MB. Instead of --bits or --type: what each weight's error costs the model is measured "
-     "on the text first, and types are chosen by it; the plan says what is possible, the result which --tensor options are the same"},
+     "the best of at most 7.5GiB, 900MB ...: types by what each costs (--bpw)"},
     {"bpw", 0, "B", OPT_CALL, CALLS(read_bpw, show_bpw), "", ON(QUANTIZE), SECTION_MAIN,
-     "the same by bits per weight: in a GGUF of all its weights, embeddings and head included, in a folder of the linears of the blocks"},
+     "as --size, by bits per weight: in a GGUF of all its weights, embeddings and head included, in a folder of the linears of the "
+     "blocks. What types cost is measured on the text first; the plan says what sizes are possible, then which --tensor options are the same"},
     {"format", 0, "F", OPT_TEXT, AT(convert_format), "gguf for -o *.gguf", ON(CONVERT), SECTION_MAIN,
      "gguf, hf, gptq, gptq_v2, compressed-tensors, mlx or humming"},
     {"type", 0, "T", OPT_TEXT, AT(convert_type), "codes stay codes, other weights keep their type", ON(CONVERT),
