@@ -396,7 +396,7 @@ const struct option options[] = {
     {"format", 0, "F", OPT_NAME, NAMES(q.format, FORMAT, show_format), "gptq; gguf if OUT ends in .gguf", ON(QUANTIZE), SECTION_MAIN,
      "gptq, gptq_v2, compressed-tensors, mlx, humming or gguf"},
     {"type", 0, "T", OPT_NAME, NAME_CALL(q.type, TYPE, read_type, show_type), "chosen from --bits", ON(QUANTIZE) | ON(INSPECT), SECTION_MAIN,
-     "GGUF: all types by llama-quantize's name, instead of --bits: Q2_K, Q3_K_M, Q2_0 ...; auto:Q3_K_M: --size of that"},
+     "GGUF: all types by llama-quantize's name, Q2_K, Q3_K_M ...; auto:Q3_K_M: --size of that"},
     {"size", 0, "S", OPT_CALL, CALLS(read_size, show_size), "", ON(QUANTIZE), SECTION_MAIN,
      "the best of at most 7.5GiB, 900MB ...: types by what each costs (--bpw)"},
     {"bpw", 0, "B", OPT_CALL, CALLS(read_bpw, show_bpw), "", ON(QUANTIZE), SECTION_MAIN,
