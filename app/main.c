@@ -4,6 +4,7 @@
 #include "app/app.h"
 #include "app/command_line.h"
 #include "host/base/clean.h"
+#include "host/base/comm.h"
 #include "host/base/os.h"
 
 /* MODEL and REFERENCE may be names of the Hugging Face hub. */
@@ -23,8 +24,16 @@ static bool locate(struct args *a, struct err *e)
     return true;
 }
 
+/* Commands that ranks share the work of; of others the leader does all. */
+static bool is_shared(enum command_id c)
+{
+    return c == CMD_QUANTIZE || c == CMD_EVAL || c == CMD_COMPARE;
+}
+
 static bool run(const struct args *a, struct err *e)
 {
+    if (!comm_leads() && !is_shared(a->command))
+        return true;
     switch (a->command) {
     case CMD_QUANTIZE:
         return cmd_quantize(a, e);
@@ -71,8 +80,11 @@ int main(int argc, char **argv)
     struct args a;
     struct err e = {0};
     os_open_std();
+    bool started = comm_start(&argc, &argv, &e), ok;
     argv = os_utf8_argv(&argc, argv);
-    bool ok = args_parse(&a, argc, argv, &e);
+    ok = args_parse(&a, argc, argv, started ? &e : NULL) && started;
+    if (!comm_leads()) /* one of several speaks for all */
+        os_silence();
     if (ok && a.version) {
         say(stdout, "gsq %s\n", gsq_version());
     } else if (ok && a.help) {
@@ -90,11 +102,13 @@ int main(int argc, char **argv)
     }
     if (ok && (fflush(stdout) != 0 || ferror(stdout)))
         ok = err_set(&e, ERR_ENV, "cannot write to standard output");
+    ok = comm_agree(ok, &e);
     if (!ok) {
         if (e.kind == ERR_NONE)
             err_set(&e, ERR_BUG, "%s failed without saying why", command_name(a.command));
         tell_error(&a, &e);
     }
     args_free(&a);
+    comm_end();
     return os_exit_code(&e);
 }

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_create.h"
@@ -52,7 +53,7 @@ bool lib_device_lost(const gsq_device *d)
 
 bool lib_device_again(const gsq_device *d, unsigned *tries, struct err *e)
 {
-    if (e->kind != ERR_ENV || !lib_device_lost(d) || *tries)
+    if (e->kind != ERR_ENV || !lib_device_lost(d) || *tries || comm_size() > 1) /* other ranks have gone on */
         return false;
     log_warn("%s; it is opened again, and all is done once more", e->msg);
     *e = (struct err){0};

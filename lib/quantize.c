@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "formats/write/gguf_mixture.h"
+#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/convert/convert.h"
@@ -108,7 +109,8 @@ static bool run_job(struct run *r, gsq_device *device, struct quantize_result *o
     double busy = 0;
     if (ok)
         ok = quantize_run(device ? device->cmd : NULL, &r->o->q, &cb, out, e);
-    while (!ok && e->kind == ERR_ENV && device && lib_device_lost(device) && (!r->losses || out->kept > kept)) {
+    while (!ok && e->kind == ERR_ENV && device && lib_device_lost(device) && comm_size() == 1 &&
+           (!r->losses || out->kept > kept)) {
         log_warn("%s; it is opened again, and the run goes on behind what it has finished", e->msg);
         if (!r->losses)
             resumed = out->blocks_resumed;

@@ -41,6 +41,8 @@ bool os_map_scratch(struct os_map *out, const char *dir, uint64_t size, struct e
 
 /* fopen() with a UTF-8 path. NULL on failure, errno set. */
 FILE *os_fopen(const char *path, const char *mode);
+/* A file in which everything written is gone. NULL on failure, errno set. */
+FILE *os_open_null(void);
 /* Flushes to the disk (fsync). */
 bool os_sync_file(FILE *f, const char *path, struct err *e);
 /* Renames over `to`, atomically, and makes the rename durable where the system can. */
@@ -64,7 +66,7 @@ void os_remove_stale(const char *path);
  * closed one too. */
 struct os_out {
     FILE *file;
-    char *path, *tmp;
+    char *path, *tmp; /* tmp NULL: of a rank that does not write (comm.h) */
     struct os_guard guard;
 };
 bool os_out_open(struct os_out *o, const char *path, struct err *e);
@@ -126,7 +128,8 @@ void os_sleep_ms(unsigned ms);
  * that is not backed by mapped files. */
 uint64_t os_peak_rss(void);
 uint64_t os_peak_anon(void);
-/* Total and available physical memory, in bytes; 0 if unknown. */
+/* Total and available physical memory, in bytes; 0 if unknown. Of several ranks on a machine each may take an equal share:
+ * comm_memory_available (comm.h). */
 uint64_t os_memory_total(void);
 uint64_t os_memory_available(void);
 unsigned os_cpu_count(void);
@@ -168,6 +171,8 @@ bool os_cache_dir(char *out, size_t cap);
  * the next file that is opened takes a closed stream's place, and what is printed goes into it. First of all
  * in main. */
 void os_open_std(void);
+/* What is printed from now on, results and messages, goes nowhere. */
+void os_silence(void);
 
 /* The first Ctrl-C, SIGTERM or SIGHUP (unless nohup took it away; on Windows also the closing of the console)
  * sets a flag that os_stop_requested reads. The program then has OS_STOP_MS to come to an end by itself;

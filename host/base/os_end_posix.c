@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,6 +18,16 @@ void os_open_std(void)
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", O_RDWR | O_NOCTTY) != fd)
             _exit(3); /* no null device: better nothing than a file in a stream's place */
+}
+
+void os_silence(void)
+{
+    int null = open("/dev/null", O_WRONLY | O_NOCTTY);
+    fflush(stdout);
+    for (int fd = STDOUT_FILENO; null >= 0 && fd <= STDERR_FILENO; fd++)
+        dup2(null, fd);
+    if (null > STDERR_FILENO)
+        close(null);
 }
 
 /* ---- words from a handler ---- */

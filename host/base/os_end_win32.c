@@ -21,6 +21,12 @@ void os_open_std(void)
     open_null(stderr, "w");
 }
 
+void os_silence(void)
+{
+    (void)!freopen("NUL", "w", stdout);
+    (void)!freopen("NUL", "w", stderr);
+}
+
 static void say(DWORD stream, const char *text)
 {
     DWORD put;

@@ -1,10 +1,11 @@
 /* The one place where files of results are opened: under a name of their own that nobody else has, to appear
- * under the right one when they are whole. */
+ * under the right one when they are whole. Of several ranks the one that leads writes; the others' files go nowhere. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/comm.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
 #include "host/base/str.h"
@@ -50,6 +51,8 @@ static bool remove_left(void *ctx, const char *name, struct err *e)
 void os_out_clean(const char *dir)
 {
     struct family f = {.dir = dir};
+    if (!comm_leads())
+        return;
     os_list(dir, remove_left, &f, NULL);
 }
 
@@ -112,14 +115,22 @@ static bool open_new(struct os_out *o, struct err *e)
     return err_hint(e, "check that the folder exists and is writable");
 }
 
+/* What is written there is gone. */
+static bool open_nowhere(struct os_out *o, struct err *e)
+{
+    o->file = os_open_null();
+    return o->file || err_set(e, ERR_ENV, "the null device cannot be opened: %s", strerror(errno));
+}
+
 bool os_out_open(struct os_out *o, const char *path, struct err *e)
 {
     *o = (struct os_out){0};
     if (!os_out_check(path, e))
         return false;
-    clean_family(path);
+    if (comm_leads())
+        clean_family(path);
     o->path = str_dup(path);
-    if (o->path ? open_new(o, e) : err_nomem(e, "a path", strlen(path)))
+    if (o->path ? (comm_leads() ? open_new(o, e) : open_nowhere(o, e)) : err_nomem(e, "a path", strlen(path)))
         return true;
     os_out_abort(o);
     return false;
@@ -139,14 +150,15 @@ bool os_out_seek(struct os_out *o, uint64_t at, struct err *e)
 
 bool os_out_close(struct os_out *o, struct err *e)
 {
-    bool ok = os_sync_file(o->file, o->path, e);
+    bool ok = !o->tmp || os_sync_file(o->file, o->path, e);
     if (fclose(o->file) != 0 && ok)
         ok = write_failed(o, e);
     o->file = NULL;
-    if (ok)
+    if (ok && o->tmp) {
         stop_point("rename", os_base_name(o->path));
-    ok = ok && os_rename(o->tmp, o->path, e);
-    if (!ok)
+        ok = os_rename(o->tmp, o->path, e);
+    }
+    if (!ok && o->tmp)
         os_remove(o->tmp);
     os_out_abort(o);
     return ok;
@@ -156,7 +168,8 @@ void os_out_abort(struct os_out *o)
 {
     if (o->file) {
         fclose(o->file);
-        os_remove(o->tmp);
+        if (o->tmp)
+            os_remove(o->tmp);
     }
     os_unguard(&o->guard);
     free(o->path);

@@ -281,6 +281,11 @@ bool os_seek(FILE *f, uint64_t at)
     return fseeko(f, (off_t)at, SEEK_SET) == 0;
 }
 
+FILE *os_open_null(void)
+{
+    return fopen("/dev/null", "wb");
+}
+
 bool os_sync_file(FILE *f, const char *path, struct err *e)
 {
     if (fflush(f) != 0 || fsync(fileno(f)) != 0)

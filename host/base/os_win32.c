@@ -358,6 +358,11 @@ bool os_seek(FILE *f, uint64_t at)
     return _fseeki64(f, (int64_t)at, SEEK_SET) == 0;
 }
 
+FILE *os_open_null(void)
+{
+    return fopen("NUL", "wb");
+}
+
 bool os_sync_file(FILE *f, const char *path, struct err *e)
 {
     if (fflush(f) == 0) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/comm.h"
 #include "host/base/os.h"
 #include "host/eval/forward.h"
 #include "host/gpu/kernels.h"
@@ -19,9 +20,15 @@ struct sums {
     float *kls;                           /* [positions] of a comparison */
 };
 
+/* Of every position of every window. */
+enum score { SCORE_NLL, SCORE_NLL_REFERENCE, SCORE_KL, SCORE_AGREE, SCORE_COUNT };
+
 struct eval {
     struct forward f;
     const struct eval_options *o;
+    struct windows all; /* of the text; f has those that this rank goes over, from window `first` on */
+    uint32_t first;
+    float *scores[SCORE_COUNT]; /* [all.n * ctx]; NULL: of a comparison alone */
     struct sums sums;
     eval_window_fn *window; /* may be NULL */
     void *window_ctx;
@@ -52,7 +59,7 @@ static uint32_t first_scored(const struct eval *ev)
 
 static uint64_t scored_positions(const struct eval *ev)
 {
-    return (uint64_t)ev->f.w.n * (ev->f.w.ctx - 1 - first_scored(ev));
+    return (uint64_t)ev->all.n * (ev->all.ctx - 1 - first_scored(ev));
 }
 
 static bool through_block(void *ctx, struct forward *f, struct forward_side *s, uint32_t layer, struct err *e)
@@ -78,8 +85,7 @@ struct head_scratch {
     struct gpu_view targets, nll[2];     /* [batch * ctx] */
     struct gpu_view kl, top1;
     uint32_t logit_rows;
-    uint32_t *host_targets;
-    float *host; /* 4 x [batch * ctx]: nll of either side, kl, top1 */
+    uint32_t *host_targets; /* [batch * ctx] */
 };
 
 /* Rows of logits held at once. */
@@ -115,17 +121,9 @@ static bool count_head(const struct forward *f, struct err *e)
     return head_alloc(f, &h, e);
 }
 
-static bool head_alloc_host(const struct forward *f, struct head_scratch *h, struct err *e)
-{
-    uint64_t tokens = (uint64_t)f->batch * f->w.ctx;
-    h->host_targets = malloc(tokens * sizeof *h->host_targets);
-    h->host = calloc(tokens * 4, sizeof *h->host);
-    return (h->host_targets && h->host) || err_nomem(e, "the scores of a batch", tokens * 20);
-}
-
 /* Scores of `rows` positions from position `row` of the batch on; logits hold them, in tiles that one binding
  * holds. */
-static void head_scores(struct eval *ev, const struct head_scratch *h, uint32_t row, uint32_t rows)
+static void head_scores(const struct eval *ev, const struct head_scratch *h, uint32_t row, uint32_t rows)
 {
     uint32_t vocab = ev->f.side[0].m->cfg->vocab_size, tile = gpu_tile_rows(gpu_cmd_gpu(ev->f.cmd), vocab * 4ull, rows);
     for (uint32_t r = 0; r < rows; r += tile) {
@@ -163,34 +161,18 @@ static void add_pair(struct sums *s, const double nll[2], float kl, bool agree)
     s->both += nll[0] * nll[1];
 }
 
-/* Scores to the host, summed in double in the order of the text. */
-static bool head_sum(struct eval *ev, struct head_scratch *h, uint32_t w0, uint32_t windows, struct err *e)
+/* Scores of the windows in work, to the host. */
+static bool head_take(const struct eval *ev, const struct head_scratch *h, uint32_t w0, uint32_t windows, struct err *e)
 {
-    uint32_t ctx = ev->f.w.ctx, tokens = windows * ctx, first = first_scored(ev);
-    float *nll[2] = {h->host, h->host + tokens}, *kl = h->host + 2ull * tokens, *top1 = h->host + 3ull * tokens;
-    for (int i = 0; i < ev->f.sides; i++) {
-        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): there are two at most */
-        if (!gpu_download(ev->f.cmd, gpu_slice(h->nll[i], 0, tokens * 4ull), nll[i], tokens * 4ull, e))
+    const struct gpu_view from[SCORE_COUNT] = {h->nll[0], h->nll[1], h->kl, h->top1};
+    const uint64_t at = (uint64_t)(ev->first + w0) * ev->all.ctx, bytes = (uint64_t)windows * ev->all.ctx * 4;
+    for (int i = 0; i < SCORE_COUNT; i++)
+        if (ev->scores[i] && !gpu_download(ev->f.cmd, gpu_slice(from[i], 0, bytes), ev->scores[i] + at, bytes, e))
             return false;
-    }
-    if (ev->f.sides == 2 && (!gpu_download(ev->f.cmd, gpu_slice(h->kl, 0, tokens * 4ull), kl, tokens * 4ull, e) ||
-                             !gpu_download(ev->f.cmd, gpu_slice(h->top1, 0, tokens * 4ull), top1, tokens * 4ull, e)))
-        return false;
-    for (uint32_t w = 0; ev->window && w < windows; w++)
-        ev->window(ev->window_ctx, w0 + w, nll[0] + (size_t)w * ctx);
-    for (uint32_t t = 0; t < tokens; t++) {
-        if (t % ctx < first || t % ctx == ctx - 1)
-            continue; /* the last one predicts the token after the window */
-        moments_add(&ev->sums.nll[0], nll[0][t]);
-        if (ev->f.sides == 2) {
-            moments_add(&ev->sums.nll[1], nll[1][t]);
-            add_pair(&ev->sums, (double[]){nll[0][t], nll[1][t]}, kl[t], top1[t] != 0);
-        }
-    }
     return true;
 }
 
-static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uint32_t n, struct err *e)
+static bool head_batch(const struct eval *ev, struct head_scratch *h, uint32_t w0, uint32_t n, struct err *e)
 {
     uint32_t ctx = ev->f.w.ctx, tokens = n * ctx;
     const uint32_t *ids = ev->f.w.ids + (size_t)w0 * ctx;
@@ -198,7 +180,7 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
         h->host_targets[t] = t % ctx == ctx - 1 ? 0 : ids[t + 1];
     gpu_upload(ev->f.cmd, gpu_slice(h->targets, 0, tokens * 4ull), h->host_targets, tokens * 4ull);
     for (int i = 0; i < ev->f.sides; i++) {
-        struct forward_side *s = &ev->f.side[i];
+        const struct forward_side *s = &ev->f.side[i];
         struct gpu_view x;
         if (!acts_get(s->acts, w0, n, h->staging[i], &x, e))
             return false;
@@ -214,22 +196,79 @@ static bool head_batch(struct eval *ev, struct head_scratch *h, uint32_t w0, uin
         }
         head_scores(ev, h, r, rows);
     }
-    return head_sum(ev, h, w0, n, e);
+    return head_take(ev, h, w0, n, e);
 }
 
 static bool run_head(struct eval *ev, struct err *e)
 {
     struct head_scratch h = {0};
     struct walk k = forward_walk(&ev->f, NULL, "logits");
+    const uint64_t tokens = (uint64_t)ev->f.batch * ev->f.w.ctx;
     forward_head_begin(&ev->f);
-    if (forward_tell(&ev->f, "logits", e) && head_alloc(&ev->f, &h, e) && head_alloc_host(&ev->f, &h, e))
+    h.host_targets = malloc(tokens * sizeof *h.host_targets);
+    if ((h.host_targets || err_nomem(e, "the tokens of a batch", tokens * sizeof *h.host_targets)) &&
+        forward_tell(&ev->f, "logits", e) && head_alloc(&ev->f, &h, e))
         while (walk_next(&k, e) && head_batch(ev, &h, k.at, k.n, e))
             continue;
     bool ok = walk_end(&k, e);
     forward_head_end(&ev->f);
     free(h.host_targets);
-    free(h.host);
     return ok;
+}
+
+/* ---- scores of all windows ---- */
+
+static bool alloc_scores(struct eval *ev, struct err *e)
+{
+    const uint64_t n = (uint64_t)ev->all.n * ev->all.ctx;
+    for (int i = 0; i < (ev->f.sides == 2 ? SCORE_COUNT : 1); i++)
+        if (!(ev->scores[i] = malloc(n * sizeof *ev->scores[i])))
+            return err_nomem(e, "the scores of each position", n * sizeof *ev->scores[i]);
+    return true;
+}
+
+static void free_scores(struct eval *ev)
+{
+    for (int i = 0; i < SCORE_COUNT; i++) {
+        free(ev->scores[i]);
+        ev->scores[i] = NULL;
+    }
+}
+
+/* Each rank's windows to all ranks. */
+static bool share_scores(const struct eval *ev, bool ok, struct err *e)
+{
+    uint64_t *starts = malloc((comm_size() + 1) * sizeof *starts);
+    ok = ok && (starts || err_nomem(e, "the parts of ranks", (comm_size() + 1) * sizeof *starts));
+    for (unsigned r = 0; ok && r < comm_size(); r++) {
+        const struct comm_part part = comm_part(ev->all.n, r);
+        starts[r] = part.first * (uint64_t)ev->all.ctx * sizeof(float);
+        starts[r + 1] = part.end * (uint64_t)ev->all.ctx * sizeof(float);
+    }
+    ok = comm_agree(ok, e);
+    for (int i = 0; ok && i < SCORE_COUNT; i++)
+        ok = !ev->scores[i] || comm_gather(ev->scores[i], starts, e);
+    free(starts);
+    return ok;
+}
+
+/* In double, in the order of the text. */
+static void sum_scores(struct eval *ev)
+{
+    const uint32_t ctx = ev->all.ctx, first = first_scored(ev);
+    float *const *of = ev->scores;
+    for (uint32_t w = 0; ev->window && w < ev->all.n; w++)
+        ev->window(ev->window_ctx, w, of[SCORE_NLL] + (size_t)w * ctx);
+    for (size_t t = 0, n = (size_t)ev->all.n * ctx; t < n; t++) {
+        if (t % ctx < first || t % ctx == ctx - 1)
+            continue; /* the last one predicts the token after the window */
+        moments_add(&ev->sums.nll[0], of[SCORE_NLL][t]);
+        if (ev->f.sides == 2) {
+            moments_add(&ev->sums.nll[1], of[SCORE_NLL_REFERENCE][t]);
+            add_pair(&ev->sums, (double[]){of[SCORE_NLL][t], of[SCORE_NLL_REFERENCE][t]}, of[SCORE_KL][t],
+                     of[SCORE_AGREE][t] != 0);
+        }
+    }
 }
 
 /* ---- the whole ---- */
@@ -254,6 +293,25 @@ static bool check_same_tokens(struct forward *f, const struct windows *reference
     return err_hint(e, "compare a quantized model with the one it was made from");
 }
 
+/* The scores of this rank's windows. */
+static bool score_part(struct eval *ev, struct err *e)
+{
+    struct forward *f = &ev->f;
+    const struct comm_part part = comm_part(ev->all.n, comm_rank());
+    bool ok = forward_models(f, e);
+    if (part.first == part.end)
+        return ok;
+    ev->first = part.first;
+    f->w.ids = ev->all.ids + (size_t)part.first * ev->all.ctx;
+    f->w.n = part.end - part.first;
+    ok = ok && forward_open(f, e);
+    for (int i = 0; ok && i < f->sides; i++)
+        ok = forward_blocks(f, &f->side[i], through_block, NULL, e);
+    ok = ok && run_head(ev, e);
+    f->w = ev->all;
+    return ok;
+}
+
 static bool eval_run(struct eval *ev, struct err *e)
 {
     struct forward *f = &ev->f;
@@ -265,13 +323,15 @@ static bool eval_run(struct eval *ev, struct err *e)
         return false;
     for (uint32_t i = 0; ev->o->protocol == EVAL_LLAMA && f->w.bos >= 0 && i < f->w.n; i++)
         f->w.ids[(size_t)i * f->w.ctx] = (uint32_t)f->w.bos;
+    ev->all = f->w;
     uint64_t scored = scored_positions(ev);
     if (f->sides == 2 && !(ev->sums.kls = malloc(scored * sizeof *ev->sums.kls)))
         return err_nomem(e, "the divergence of each position", scored * sizeof *ev->sums.kls);
-    bool ok = forward_models(f, e) && forward_open(f, e);
-    for (int i = 0; ok && i < f->sides; i++)
-        ok = forward_blocks(f, &f->side[i], through_block, NULL, e);
-    return ok && run_head(ev, e) && forward_tell(f, "done", e);
+    bool ok = alloc_scores(ev, e) && score_part(ev, e);
+    ok = share_scores(ev, ok, e);
+    if (ok)
+        sum_scores(ev);
+    return ok && forward_tell(f, "done", e);
 }
 
 static void fill_result(const struct eval *ev, int side, struct eval_result *out)
@@ -281,8 +341,8 @@ static void fill_result(const struct eval *ev, int side, struct eval_result *out
     for (int i = 0; i < ev->f.sides; i++)
         rest -= ev->f.side[i].seconds;
     *out = (struct eval_result){
-        .tokens = ev->f.w.tokens,
-        .windows = ev->f.w.n,
+        .tokens = ev->all.tokens,
+        .windows = ev->all.n,
         .scored = scored_positions(ev),
         .seconds = ev->f.side[side].seconds + rest / ev->f.sides,
     };
@@ -290,7 +350,7 @@ static void fill_result(const struct eval *ev, int side, struct eval_result *out
     out->nll_error = moments_error(&ev->sums.nll[side]);
     out->perplexity = exp(out->mean_nll);
     out->perplexity_error = out->perplexity * out->nll_error;
-    hash_hex(ev->f.w.hash, out->token_hash);
+    hash_hex(ev->all.hash, out->token_hash);
 }
 
 /* What pairs of positions say; the formulas are those of llama-perplexity --kl-divergence. */
@@ -341,6 +401,7 @@ bool eval_perplexity(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
     bool ok = eval_run(&ev, e);
     if (ok)
         fill_result(&ev, 0, out);
+    free_scores(&ev);
     forward_close(&ev.f);
     return ok;
 }
@@ -355,6 +416,7 @@ bool eval_windows(struct gpu_cmd *cmd, const struct checkpoint *ck, const struct
     ev.window = fn;
     ev.window_ctx = ctx;
     bool ok = eval_run(&ev, e);
+    free_scores(&ev);
     forward_close(&ev.f);
     return ok;
 }
@@ -373,6 +435,7 @@ bool eval_compare(struct gpu_cmd *cmd, const struct checkpoint *model, const str
         fill_pairs(&ev.sums, out);
     }
     free(ev.sums.kls);
+    free_scores(&ev);
     forward_close(&ev.f);
     return ok;
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "host/base/comm.h"
 #include "host/base/os.h"
 #include "host/model/batch.h"
 
@@ -280,7 +281,7 @@ static bool make_room(struct forward *f, struct err *e)
     }
     const struct acts_options o = {
         .device_bytes = resident ? UINT64_MAX : 0,
-        .host_bytes = os_memory_available() / 2 / (unsigned)f->sides,
+        .host_bytes = comm_memory_available() / 2 / (unsigned)f->sides,
         .spill_dir = f->spill_dir,
     };
     for (int i = 0; i < f->sides; i++)

@@ -7,6 +7,7 @@
 
 #include "host/base/grow.h"
 #include "host/base/log.h"
+#include "host/base/comm.h"
 #include "host/base/os.h"
 
 /* Small allocations share chunks of this size (less where little memory is allowed); a request larger than a
@@ -197,7 +198,7 @@ uint64_t gpu_memory_limit(const struct gpu_probe *p, const VkPhysicalDeviceMemor
         whole = max_u64(whole, size);
     }
     if (p->type == VK_PHYSICAL_DEVICE_TYPE_CPU || p->type == VK_PHYSICAL_DEVICE_TYPE_INTEGRATED_GPU) {
-        uint64_t host = os_memory_available() / 100 * HOST_PERCENT;
+        uint64_t host = comm_memory_available() / 100 * HOST_PERCENT;
         if (host)
             best = min_u64(best, host);
         /* The heap that a CPU device shows is a number of its driver's: it gives what the host has. */

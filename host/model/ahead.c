@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "formats/read/tensor_values.h"
+#include "host/base/comm.h"
 #include "host/base/os.h"
 
 /* So much of the memory that is free is left to others. */
@@ -66,7 +67,7 @@ static bool alloc(struct block_ahead *a, struct gpu *g)
 void block_ahead_begin(struct block_ahead *a, struct gpu *g, const struct checkpoint *ck, uint32_t layer,
                        struct block_shape shape)
 {
-    uint64_t room = os_memory_available();
+    uint64_t room = comm_memory_available();
     if (task_begun(&a->task) || (a->ready && a->layer == layer))
         return;
     a->ready = false;

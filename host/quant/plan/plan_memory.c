@@ -4,6 +4,7 @@
 
 #include "host/base/log.h"
 #include "host/base/num.h"
+#include "host/base/comm.h"
 #include "host/base/os.h"
 #include "host/model/batch.h"
 #include "host/quant/plan/planner.h"
@@ -434,7 +435,7 @@ static const char *tier_name(const struct plan *p, const struct quantize_options
 /* p->host_bytes and what experts have there is what the run takes besides. */
 static uint64_t host_for_acts(const struct plan *p, const struct model *m, const struct quantize_options *o)
 {
-    uint64_t room = os_memory_available(), taken = p->host_bytes + host_experts(p, m, o);
+    uint64_t room = comm_memory_available(), taken = p->host_bytes + host_experts(p, m, o);
     if (o->host_limit)
         return o->host_limit;
     if (!room)
@@ -525,7 +526,7 @@ static bool plan_device(struct plan *p, const struct model *m, const struct quan
 
 static bool host_fits(const struct plan *p, const struct model *m, const struct quantize_options *o, struct err *e)
 {
-    uint64_t left = os_memory_available();
+    uint64_t left = comm_memory_available();
     char a[24], b[24];
     if (!left || p->host_bytes <= left)
         return true;

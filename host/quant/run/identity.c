@@ -117,8 +117,12 @@ static struct hash128 hash_imatrix(const struct imatrix *m)
     return h;
 }
 
-/* A hash, and after a space the names of what was chosen by measurement. */
-static void identity_kernels(struct gpu *g, char *out, size_t cap)
+void identity_memory(const struct plan *p, char *out, size_t cap)
+{
+    snprintf(out, cap, MEMORY_FORMAT, p->batch_windows, p->micro_windows, p->scale_micro, p->output_micro);
+}
+
+void identity_kernels(struct gpu *g, char *out, size_t cap)
 {
     char choice[GPU_CHOICE_TEXT];
     gpu_choice_text(g, choice);
@@ -195,7 +199,7 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
         snprintf(text, sizeof text, "revision %d", EXPERTS_REVISION);
         put(id, "experts", text);
     }
-    snprintf(text, sizeof text, MEMORY_FORMAT, p->batch_windows, p->micro_windows, p->scale_micro, p->output_micro);
+    identity_memory(p, text, sizeof text);
     put(id, "memory", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);

@@ -41,5 +41,8 @@ bool identity_take_up_kernels(struct gpu *g, const char *value, struct err *e);
  * the numbers it began with (the value of its field "memory") if that many fit now; otherwise the plan stays as it is,
   * and the field will differ. */
 void identity_take_up_memory(struct plan *p, const char *value);
+/* The values of these fields: IDENTITY_KERNELS, a hash, and after a space the names of what was chosen by measurement; and "memory". */
+void identity_kernels(struct gpu *g, char *out, size_t cap);
+void identity_memory(const struct plan *p, char *out, size_t cap);
 
 #endif

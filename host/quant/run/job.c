@@ -7,6 +7,7 @@
 #include "formats/shipped_text.h"
 #include "formats/write/write_gguf.h"
 #include "formats/write/write_hf.h"
+#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
@@ -172,6 +173,28 @@ static bool check_weights(struct job *j, struct err *e)
     return ok;
 }
 
+/* What follows from a rank's free memory or its device's speed is the leader's on all: sums have one order then. */
+static bool take_up_leader(struct job *j, struct err *e)
+{
+    char memory[256], kernels[512], own[512];
+    if (comm_size() == 1)
+        return true;
+    identity_memory(&j->plan, memory, sizeof memory);
+    identity_kernels(gpu_cmd_gpu(j->cmd), kernels, sizeof kernels);
+    if (!comm_broadcast(memory, sizeof memory, 0, e) || !comm_broadcast(kernels, sizeof kernels, 0, e))
+        return false;
+    identity_take_up_memory(&j->plan, memory);
+    bool ok = identity_take_up_kernels(gpu_cmd_gpu(j->cmd), kernels, e);
+    identity_kernels(gpu_cmd_gpu(j->cmd), own, sizeof own);
+    if (ok && strcmp(own, kernels) != 0)
+        ok = err_set(e, ERR_USER, "rank %u would run other kernels than rank 0: %s and %s", comm_rank(), own, kernels);
+    identity_memory(&j->plan, own, sizeof own);
+    if (ok && strcmp(own, memory) != 0)
+        ok = err_set(e, ERR_ENV, "rank %u has less memory than rank 0: windows at a time %s there, %s here", comm_rank(),
+                     memory, own);
+    return comm_agree(ok, e);
+}
+
 /* Reads the model whole, once: NaN and infinity, sums, and with them what this run is. */
 static bool identify(struct job *j, struct err *e)
 {
@@ -185,6 +208,8 @@ static bool identify(struct job *j, struct err *e)
     j->summed = true;
     if (store_recorded(j->work_dir, "memory", memory, sizeof memory))
         identity_take_up_memory(&j->plan, memory);
+    if (!take_up_leader(j, e))
+        return false;
     if (!identity_make(&j->id, j->o, &j->sums, j->refined ? &j->refined_sums : NULL, j->cmd, &j->plan, &j->windows, e))
         return false;
     identity_result(&j->id, j->o, &j->plan, j->plan.run);
@@ -253,7 +278,7 @@ static void remove_left(struct job *j)
 {
     char method[64];
     struct err why = {0};
-    if (!j->o->keep_work && !store_kept(j->work_dir) && store_recorded(j->work_dir, "method", method, sizeof method) &&
+    if (comm_leads() && !j->o->keep_work && !store_kept(j->work_dir) && store_recorded(j->work_dir, "method", method, sizeof method) &&
         store_open(&j->store, j->work_dir, j->id.fields, j->id.n, NULL, &why))
         store_remove(&j->store);
 }
@@ -295,7 +320,10 @@ static bool run_all(struct job *j, struct err *e)
     job_expect(j, false);
     if (!identify(j, e))
         return false;
-    if ((j->out->finished = is_finished(j))) {
+    j->out->finished = is_finished(j);
+    if (!comm_agree(true, e)) /* all have looked */
+        return false;
+    if (j->out->finished) {
         remove_left(j);
         return true;
     }
@@ -307,7 +335,7 @@ static bool run_all(struct job *j, struct err *e)
     if (!create_arenas(j, e) || !gpu_arena_create_host(&j->kept, gpu_cmd_gpu(j->cmd), "best epoch", e))
         return false;
     bool ahead = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j) || job_scales_ahead(j);
-    if ((ahead && !job_sample(j, e)) || !job_outputs(j, e))
+    if (!comm_agree((!ahead || job_sample(j, e)) && job_outputs(j, e), e))
         return false;
     if (o->method != METHOD_RTN && !quantize_diagonal(o) && ahead && !embed_windows(j, e))
         return false;
@@ -326,10 +354,13 @@ static bool run_all(struct job *j, struct err *e)
     block_ahead_free(&j->ahead);
     gpu_arena_trim(j->kept);
     job_experts_close(j);
-    if (!walked || !job_head_importance(j, e) || !job_scales(j, &scales, e))
+    /* Other ranks read what the leader has written. */
+    if (!comm_agree(walked, e) || !comm_agree(job_head_importance(j, e) && job_scales(j, &scales, e), e))
         return false;
     job_report_stage(j, &scales);
     uint64_t clock = os_now_ns();
+    if (!comm_leads())
+        return true;
     if (!job_export(j, e))
         return false;
     job_clock(j, PHASE_EXPORT, &clock);
@@ -409,7 +440,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
     bool ok = quantize_settle(&o, e) && manifest_accept_check(o.accept, e) && job_out_paths(&j, &o, e) &&
               checkpoint_open(&j.ck, o.model_dir, e) && checkpoint_set_tiled(j.ck, o.format == EXPORT_GGUF, e) &&
-              take_text(&j, &o, e) && job_out_check(&j, e) && job_out_lock(&j, e);
+              take_text(&j, &o, e) && job_out_check(&j, e);
+    ok = comm_agree(ok, e) && job_out_lock(&j, e);
     if (ok && o.format == EXPORT_GGUF && !o.refine)
         checkpoint_split_latent(j.ck);
     if (ok) {

@@ -1,0 +1,56 @@
+/* Several processes at one run ("ranks"): by MPI where gsq is built with it (-DGSQ_MPI=ON, comm_mpi.c), else this one alone (comm_one.c).
+ *
+ * What is shared out are outputs, never the terms of a sum, so that a result has the same bits whatever the number of ranks: windows of a
+ * forward pass, rows of a linear, experts. Each rank makes some and has those of all afterwards (comm_gather).
+ *
+ * All ranks make the same calls in the same order, and each call is an agreement first: what failed on one rank fails on all, with that
+ * rank's message, before anybody waits for something that will not come. So a rank that cannot go on calls comm_agree(false, e), at the
+ * latest when it ends, and none is left waiting. After the first failure nothing is said between ranks any more.
+ *
+ * Data is in host memory: no collective engine takes buffers of all vendors' devices. */
+#ifndef BASE_COMM_H
+#define BASE_COMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "host/base/err.h"
+
+/* Once, before anything else reads the command line (an engine may take arguments of its own from it). */
+bool comm_start(int *argc, char ***argv, struct err *e);
+/* Once, last; after comm_agree. */
+void comm_end(void);
+
+unsigned comm_rank(void);
+unsigned comm_size(void);
+/* The same among the ranks of this machine. */
+unsigned comm_local_rank(void);
+unsigned comm_local_size(void);
+/* Rank 0 talks, and writes the results. */
+static inline bool comm_leads(void)
+{
+    return comm_rank() == 0;
+}
+
+/* Whether all ranks come with true. False: e has the message and the kind of the lowest rank that failed. */
+bool comm_agree(bool ok, struct err *e);
+/* data of rank `root` to all. */
+bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e);
+/* data is in comm_size() pieces, rank r's from byte starts[r] to starts[r + 1]; each rank has filled in its own. Then all have all. */
+bool comm_gather(void *data, const uint64_t *starts, struct err *e);
+/* One value of each rank into all[comm_size()]. */
+bool comm_gather_each(const void *mine, uint64_t bytes, void *all, struct err *e);
+/* The part of n things that a rank makes: first .. end - 1, in the order of ranks. */
+struct comm_part {
+    uint32_t first, end;
+};
+struct comm_part comm_part(uint32_t n, unsigned rank);
+/* Bytes that this rank has sent and received so far, agreements apart. */
+struct comm_traffic {
+    uint64_t sent, received;
+};
+struct comm_traffic comm_traffic(void);
+/* os_memory_available, this rank's share of it. */
+uint64_t comm_memory_available(void);
+
+#endif

@@ -1,0 +1,157 @@
+#if defined(GSQ_MPI)
+/* By MPI, on host memory. MPI 3.1 is enough: counts are ints there, so what is large goes in pieces. */
+#include <limits.h>
+#include <mpi.h>
+#include <string.h>
+
+#include "host/base/comm.h"
+#include "host/base/num.h"
+
+/* Bytes of one message at most. */
+#define MESSAGE_BYTES (UINT64_C(1) << 28)
+
+static struct {
+    int rank, size, local_rank, local_size;
+    bool started, over; /* over: one rank has failed, or the engine */
+    struct comm_traffic traffic;
+} self = {.size = 1, .local_size = 1};
+
+unsigned comm_rank(void)
+{
+    return (unsigned)self.rank;
+}
+
+unsigned comm_size(void)
+{
+    return (unsigned)self.size;
+}
+
+unsigned comm_local_rank(void)
+{
+    return (unsigned)self.local_rank;
+}
+
+unsigned comm_local_size(void)
+{
+    return (unsigned)self.local_size;
+}
+
+struct comm_traffic comm_traffic(void)
+{
+    return self.traffic;
+}
+
+static bool failed(const char *what, int code, struct err *e)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int n = 0;
+    self.over = true;
+    MPI_Error_string(code, text, &n);
+    err_set(e, ERR_ENV, "MPI failed at %s: %s", what, text);
+    return err_hint(e, "a rank or its machine is gone: repeat the command, which goes on from the work folder");
+}
+
+bool comm_start(int *argc, char ***argv, struct err *e)
+{
+    int given, code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &given);
+    if (code != MPI_SUCCESS)
+        return err_set(e, ERR_ENV, "MPI does not start");
+    self.started = true;
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &self.rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &self.size);
+    MPI_Comm local;
+    code = MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, self.rank, MPI_INFO_NULL, &local);
+    if (code != MPI_SUCCESS)
+        return failed("the ranks of a machine", code, e);
+    MPI_Comm_rank(local, &self.local_rank);
+    MPI_Comm_size(local, &self.local_size);
+    MPI_Comm_free(&local);
+    return true;
+}
+
+void comm_end(void)
+{
+    if (self.started)
+        MPI_Finalize();
+    self.started = false;
+}
+
+bool comm_agree(bool ok, struct err *e)
+{
+    if (self.size == 1 || self.over)
+        return ok;
+    struct err none = {0}, *of = e ? e : &none;
+    int mine = ok ? INT_MAX : self.rank, lowest = INT_MAX;
+    int code = MPI_Allreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+    if (code == MPI_SUCCESS && lowest == INT_MAX)
+        return true;
+    self.over = true;
+    if (code == MPI_SUCCESS) {
+        struct err told = *of;
+        code = MPI_Bcast(&told, (int)sizeof told, MPI_BYTE, lowest, MPI_COMM_WORLD);
+        if (code == MPI_SUCCESS)
+            *of = told;
+    }
+    if (code != MPI_SUCCESS && ok)
+        return failed("an agreement", code, e);
+    return false;
+}
+
+static void count(bool sends, uint64_t bytes)
+{
+    if (sends)
+        self.traffic.sent += bytes;
+    else
+        self.traffic.received += bytes;
+}
+
+/* Without an agreement. */
+static bool spread(uint8_t *data, uint64_t bytes, unsigned root, struct err *e)
+{
+    for (uint64_t at = 0, n; at < bytes; at += n) {
+        n = min_u64(bytes - at, MESSAGE_BYTES);
+        int code = MPI_Bcast(data + at, (int)n, MPI_BYTE, (int)root, MPI_COMM_WORLD);
+        if (code != MPI_SUCCESS)
+            return failed("a broadcast", code, e);
+    }
+    count(root == comm_rank(), bytes);
+    return true;
+}
+
+/* Nothing is sent after a failure, which all have heard of. */
+static bool ready(struct err *e)
+{
+    if (self.over)
+        return err_set(e, ERR_BUG, "ranks are to exchange data after one of them has failed");
+    return comm_agree(true, e);
+}
+
+bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e)
+{
+    return self.size == 1 || (ready(e) && spread(data, bytes, root, e));
+}
+
+bool comm_gather(void *data, const uint64_t *starts, struct err *e)
+{
+    if (self.size > 1 && !ready(e))
+        return false;
+    for (unsigned r = 0; self.size > 1 && r < comm_size(); r++)
+        if (!spread((uint8_t *)data + starts[r], starts[r + 1] - starts[r], r, e))
+            return false;
+    return true;
+}
+
+bool comm_gather_each(const void *mine, uint64_t bytes, void *all, struct err *e)
+{
+    memcpy((uint8_t *)all + comm_rank() * bytes, mine, (size_t)bytes);
+    if (self.size == 1)
+        return true;
+    if (!ready(e))
+        return false;
+    for (unsigned r = 0; r < comm_size(); r++)
+        if (!spread((uint8_t *)all + r * bytes, bytes, r, e))
+            return false;
+    return true;
+}
+#endif
