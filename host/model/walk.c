@@ -1,5 +1,8 @@
 #include "host/model/walk.h"
 
+#include <stdlib.h>
+
+#include "host/base/comm.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_cmd.h"
@@ -13,17 +16,43 @@ static bool leave(struct walk *w, struct err *e)
     if (!w->watch)
         return true;
     gpu_cmd_flush(w->cmd);
-    eta_part(w->watch->eta, (double)w->at / w->windows, os_now_ns());
+    const double part = (double)(w->at - w->start) / (w->end - w->start); /* of all ranks', as far as this one can tell */
+    eta_part(w->watch->eta, part, os_now_ns());
     w->event.unit = "windows";
-    w->event.count = w->at;
+    w->event.count = (uint32_t)(part * w->windows);
     return progress_report(w->watch, &w->event, e);
+}
+
+static bool is_shared(const struct walk *w)
+{
+    return w->share && w->keep && comm_size() > 1;
+}
+
+/* Whole batches, so that each is what it would be on one rank. */
+static struct comm_part windows_of(const struct walk *w, unsigned rank)
+{
+    const struct comm_part b = comm_part((uint32_t)div_up(w->windows, w->batch), rank);
+    return (struct comm_part){(uint32_t)min_u64((uint64_t)b.first * w->batch, w->windows),
+                              (uint32_t)min_u64((uint64_t)b.end * w->batch, w->windows)};
+}
+
+static void begin(struct walk *w)
+{
+    struct comm_part mine = {0, w->windows};
+    if (is_shared(w))
+        mine = windows_of(w, comm_rank());
+    w->begun = true;
+    w->at = w->start = mine.first;
+    w->end = mine.end;
 }
 
 bool walk_next(struct walk *w, struct err *e)
 {
+    if (!w->begun)
+        begin(w);
     if (w->n && !leave(w, e))
         return false;
-    uint32_t left = w->windows - w->at;
+    uint32_t left = w->end - w->at;
     w->ended = left == 0;
     w->n = (uint32_t)min_u64(left, w->batch);
     if (w->ended)
@@ -33,7 +62,41 @@ bool walk_next(struct walk *w, struct err *e)
     return !w->acts || acts_get(w->acts, w->first + w->at, w->n, w->staging, &w->x, e);
 }
 
+/* The windows of a rank from there to all others. */
+static bool spread(const struct walk *w, unsigned rank, void *room, struct err *e)
+{
+    const struct comm_part part = windows_of(w, rank);
+    const uint64_t window = w->staging.size / w->batch;
+    for (uint32_t at = part.first, n; at < part.end; at += n) {
+        struct gpu_view x = w->staging;
+        n = (uint32_t)min_u64(part.end - at, w->batch);
+        if (rank == comm_rank() && (!acts_get(w->acts, w->first + at, n, w->staging, &x, e) ||
+                                    !gpu_download(w->cmd, x, room, n * window, e)))
+            return false;
+        if (!comm_broadcast(room, n * window, rank, e))
+            return false;
+        if (rank == comm_rank())
+            continue;
+        gpu_upload(w->cmd, gpu_slice(w->staging, 0, n * window), room, n * window);
+        if (!acts_put(w->acts, w->first + at, n, gpu_slice(w->staging, 0, n * window), e))
+            return false;
+    }
+    return true;
+}
+
+static bool exchange(const struct walk *w, struct err *e)
+{
+    void *room = malloc((size_t)w->staging.size);
+    bool ok = room || err_nomem(e, "hidden states on their way between ranks", w->staging.size);
+    for (unsigned r = 0; ok && r < comm_size(); r++)
+        ok = spread(w, r, room, e);
+    ok = gpu_cmd_finish(w->cmd, ok ? e : NULL) && ok;
+    free(room);
+    return ok;
+}
+
 bool walk_end(const struct walk *w, struct err *e)
 {
-    return gpu_cmd_finish(w->cmd, w->ended ? e : NULL) && w->ended;
+    bool ok = gpu_cmd_finish(w->cmd, w->ended ? e : NULL) && w->ended;
+    return is_shared(w) ? comm_agree(ok, e) && exchange(w, e) : ok;
 }

@@ -19,6 +19,7 @@ struct walk {
     bool even;               /* batches are alike in size; else all are full but the last */
     struct gpu_view staging; /* for a batch, as acts_get wants it */
     bool keep;               /* what x became is stored */
+    bool share;              /* with keep: each rank goes over some batches, and at the end all have what all became (comm.h) */
     /* Hears of each batch by `event`, whose unit and count are filled in, and has the piece in work move on; NULL: nobody
      * does. */
     struct progress_watch *watch;
@@ -26,13 +27,14 @@ struct walk {
     /* The batch: windows at .. at + n - 1. */
     uint32_t at, n;
     struct gpu_view x; /* [n, ctx, hidden] */
-    bool ended;        /* all were gone over */
+    bool begun, ended; /* ended: all were gone over */
+    uint32_t start, end; /* of this rank's windows */
 };
 /* The next batch, when the work on the one before has been recorded. False: there is none, or e says why not; a stop
  * (ERR_STOPPED) comes within a batch. */
 bool walk_next(struct walk *w, struct err *e);
 /* Waits for the device: nothing that was recorded uses memory any more. True where the walk went to its end; e is left as
- * it is where it was not. */
+ * it is where it was not. Of a shared walk: true where it did so on all ranks. */
 bool walk_end(const struct walk *w, struct err *e);
 
 #endif

@@ -89,7 +89,7 @@ static bool run_pass(struct job *j, enum block_half half, struct acts *acts, con
         job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
     progress_meter(&j->watch, pass_products(j, half, h != NULL));
     struct walk k = job_walk(j, acts, j->plan.samples);
-    k.keep = !h;
+    k.keep = k.share = !h;
     if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
