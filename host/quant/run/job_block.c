@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
@@ -386,31 +387,39 @@ static bool diagonal_hessian(struct job *j, const struct matrix *item, struct he
     return ok;
 }
 
-/* RTN, weights alone, or an importance matrix and no text: one linear at a time. */
+/* Of a linear that is not stored: its codes to its place in r. */
+static bool make_alone(struct job *j, const struct matrix *item, struct block_result *r, struct err *e)
+{
+    const bool weighed = quantize_diagonal(j->o) && plan_has_importance(item);
+    struct gpu_view w;
+    struct hessian h;
+    bool ok = load_linear(j, item, &w, e) && (!weighed || diagonal_hessian(j, item, &h, e)) &&
+              job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, r, e);
+    ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    gpu_arena_reset(j->block, 0);
+    gpu_arena_reset(j->hess, 0);
+    return ok;
+}
+
+/* RTN, weights alone, or an importance matrix and no text: one linear at a time, of as many in a row as there are ranks each one. */
 static bool block_one_by_one(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
     const struct block_items b = plan_block(&j->plan, layer);
-    const bool diagonal = quantize_diagonal(j->o);
+    const uint32_t ranks = comm_size();
     uint64_t clock = os_now_ns();
-    for (uint32_t i = 0; i < b.n; i++) {
-        const struct matrix *item = &b.items[i];
-        const bool weighed = diagonal && plan_has_importance(item);
-        struct gpu_view w;
-        struct hessian h;
-        if (store_part_of(item) != r->part && !job_end_part(j, layer, r, e))
-            return false;
-        if (!item->coded || store_has_part(j->store, layer, r->part))
-            continue;
-        bool ok = load_linear(j, item, &w, e) && (!weighed || diagonal_hessian(j, item, &h, e)) &&
-                  job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, r, e);
-        ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < b.n; i++) {
+        const struct matrix *item = &b.items[i], *mine = item + comm_rank();
+        if (store_part_of(item) != r->part)
+            ok = job_end_part(j, layer, r, e);
+        if (ok && i % ranks == 0 && mine < b.items + b.n && mine->coded &&
+            !store_has_part(j->store, layer, store_part_of(mine)))
+            ok = make_alone(j, mine, r, e);
+        if (ok && item->coded && !store_has_part(j->store, layer, r->part))
+            ok = job_give(j, item, i % ranks, r, e);
         job_clock(j, PHASE_LINEARS, &clock);
-        gpu_arena_reset(j->block, 0);
-        gpu_arena_reset(j->hess, 0);
-        if (!ok)
-            return false;
     }
-    return true;
+    return ok;
 }
 
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
@@ -423,18 +432,9 @@ bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err
 
 bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e)
 {
-    gpu_mark mark = gpu_arena_mark(j->scratch);
     struct qlinear q = {0};
-    struct qmatrix dq;
-    bool ok = store_read_linear(j->store, item, &q, NULL, e) &&
-              qmatrix_create(&dq, j->scratch, item->rows, item->cols, item->spec, e) &&
-              qmatrix_upload(j->cmd, &dq, &q, e);
-    if (ok) {
-        qmatrix_dequant(j->cmd, &dq, w);
-        ok = gpu_cmd_finish(j->cmd, e);
-    }
+    bool ok = store_read_linear(j->store, item, &q, NULL, e) && job_dequant(j, item, &q, w, e);
     qlinear_free(&q);
-    gpu_arena_reset(j->scratch, mark);
     return ok;
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/stop_point.h"
@@ -317,24 +318,61 @@ static bool hessians_open(struct job *j, struct expert_hessians *h, struct err *
     return ok;
 }
 
+/* Whether there is nothing to be done of an expert: no token needs it, and no file. */
+static bool is_idle(const struct job *j, uint32_t expert, struct block_items b, bool stored)
+{
+    return !experts_tokens(&j->experts, expert) && (stored || !any_coded(b));
+}
+
+/* x->w become what the file will hold, which another rank has made. */
+static bool given_expert(struct job *j, uint32_t expert, struct block_items b, const struct block_result *r,
+                         struct err *e)
+{
+    bool ok = j->refined ? experts_load_biases(&j->experts, j->refined, expert, e) : load_expert(j, b, expert, e);
+    for (uint32_t i = 0; ok && i < b.n; i++)
+        ok = b.items[i].coded ? job_dequant(j, &b.items[i], &r->q[b.items[i].place], j->experts.w[i], e)
+                              : job_kept_matrix(j, &b.items[i], j->experts.w[i], e);
+    return ok;
+}
+
+/* One to all ranks, x->w with it. */
+static bool share_expert(struct job *j, uint32_t expert, unsigned rank, struct block_items b, struct block_result *r,
+                         struct err *e)
+{
+    bool ok = true;
+    if (comm_size() == 1)
+        return true;
+    for (uint32_t i = 0; ok && i < b.n; i++)
+        ok = b.items[i].coded ? job_give(j, &b.items[i], rank, r, e)
+                              : comm_broadcast(&r->report[b.items[i].place], sizeof *r->report, rank, e);
+    return ok && given_expert(j, expert, b, r, e);
+}
+
 bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct experts *x = &j->experts;
     struct expert_hessians h = {0};
+    const uint32_t experts = j->m->cfg->experts.n, ranks = comm_size();
     const bool needs = r && any_hessian(j, plan_block(&j->plan, layer));
     bool ok = !needs || hessians_open(j, &h, e);
     if (r && needs)
         tell_starved(j, layer);
-    for (uint32_t i = 0; ok && i < j->m->cfg->experts.n; i++) {
+    /* Of as many in a row as there are ranks each makes one; then all go on with all, in their order. */
+    for (uint32_t i = 0; ok && i < experts; i++) {
         const struct block_items b = expert_items(j, layer, i);
-        const uint32_t part = store_part_of(b.items);
-        if (r && part != r->part && !(ok = job_end_part(j, layer, r, e)))
-            break;
+        const uint32_t part = store_part_of(b.items), mine = i + comm_rank();
+        if (r && part != r->part)
+            ok = job_end_part(j, layer, r, e);
+        if (ok && i % ranks == 0 && r && mine < experts) {
+            const struct block_items own = expert_items(j, layer, mine);
+            if (!store_has_part(j->store, layer, store_part_of(own.items)) && !is_idle(j, mine, own, false))
+                ok = load_expert(j, own, mine, e) &&
+                     make_expert(j, any_hessian(j, own) ? &h : NULL, mine, own, r, e);
+        }
         const bool stored = !r || store_has_part(j->store, layer, part);
-        if (!experts_tokens(x, i) && (stored || !any_coded(b)))
+        if (!ok || is_idle(j, i, b, stored))
             continue;
-        ok = stored ? stored_expert(j, i, b, e)
-                    : load_expert(j, b, i, e) && make_expert(j, any_hessian(j, b) ? &h : NULL, i, b, r, e);
+        ok = stored ? stored_expert(j, i, b, e) : share_expert(j, i, i % ranks, b, r, e);
         if (ok) {
             job_begin(j, WORK_FORWARD, job_expert_forward_work(j));
             experts_run(x, i, x->w, true);

@@ -199,6 +199,12 @@ bool job_experts_take(struct job *j, uint32_t layer, struct block_weights *w, st
  * output. */
 bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e);
 
+/* ---- job_share.c: what one rank has made, to all (comm.h) ---- */
+/* Codes, scales and report of a linear, in r of that rank, come into r of all. One rank: nothing happens. */
+bool job_give(struct job *j, const struct matrix *item, unsigned rank, struct block_result *r, struct err *e);
+/* w becomes what codes and scales give. */
+bool job_dequant(struct job *j, const struct matrix *item, const struct qlinear *q, struct gpu_view w, struct err *e);
+
 /* ---- job_store.c ---- */
 /* r->part is finished, and the next one begins: it is being written, and leaves r, or is reported where an earlier run has
  * stored it. The part before is there first. */
