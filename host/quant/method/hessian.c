@@ -1,5 +1,8 @@
 #include "host/quant/method/hessian.h"
 
+#include <stdlib.h>
+
+#include "host/base/comm.h"
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/tiled.h"
@@ -122,6 +125,14 @@ static void add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, s
                                         .use = use});
 }
 
+/* Which rank sums the rows of tiles from i on: back and forth over the ranks, since the first are the longest. Square ones of one tile
+ * go to different ranks by their width. */
+static unsigned owner(uint32_t n, uint32_t i)
+{
+    const uint32_t ranks = comm_size(), at = (i + n) / HESSIAN_TILE % (2 * ranks);
+    return at < ranks ? at : 2 * ranks - 1 - at;
+}
+
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
                  float factor)
 {
@@ -131,6 +142,8 @@ void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum 
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
         uint32_t rows = tile_at(n, i);
         struct gpu_matrix a = from(x, n, 0, i);
+        if (h->shared && owner(n, i) != comm_rank())
+            continue;
         if (sum == HESSIAN_TRAIN) {
             add(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor, use);
             continue;
@@ -139,6 +152,35 @@ void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum 
         if (i)
             add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, use);
     }
+}
+
+/* A part of a view from a rank to all others, by way of host memory. */
+static bool spread(struct gpu_cmd *cmd, struct gpu_view part, unsigned rank, void *room, struct err *e)
+{
+    if (rank == comm_rank() && !gpu_download(cmd, part, room, part.size, e))
+        return false;
+    if (!comm_broadcast(room, part.size, rank, e))
+        return false;
+    if (rank != comm_rank())
+        gpu_upload(cmd, part, room, part.size);
+    return true;
+}
+
+bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e)
+{
+    const uint64_t row = h->n * 4ull, held_row = held_cols(h->n) * 4ull;
+    void *room = malloc(HESSIAN_TILE * row);
+    bool ok = comm_agree(room || err_nomem(e, "rows of a Hessian between ranks", HESSIAN_TILE * row), e);
+    for (uint32_t i = 0; ok && i < h->n; i += HESSIAN_TILE) {
+        const uint32_t rows = tile_at(h->n, i);
+        ok = spread(cmd, gpu_slice(h->train, i * row, rows * row), owner(h->n, i), room, e) &&
+             (!h->held.size ||
+              spread(cmd, gpu_slice(h->held, i * held_row, rows * held_row), owner(h->n, i), room, e));
+    }
+    ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
+    free(room);
+    h->shared = false;
+    return ok;
 }
 
 void hessian_raise_diagonal(struct gpu_cmd *cmd, const struct hessian *h, float share, struct gpu_view diag,

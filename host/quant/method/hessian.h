@@ -20,6 +20,7 @@ struct hessian {
     struct gpu_view held;
     uint32_t n;
     uint32_t pieces; /* so many of them, one behind the other (hessian_piece); 0 or 1: it is one */
+    bool shared;     /* each rank sums some rows of tiles, of all tokens; hessian_exchange brings them together */
 };
 enum hessian_sum { HESSIAN_TRAIN, HESSIAN_HELD };
 /* One of several. */
@@ -42,6 +43,8 @@ bool hessian_create_experts(struct hessian *layer, struct hessian *in, struct he
  * (tokens of the whole sum), so that no last scaling pass is needed. */
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
                  float factor);
+/* Of a shared one, when all is added: every rank has all rows of tiles then. Waits for the device. */
+bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e);
 /* The diagonal of the sum to learn from *= 1 + share; the one that judges stays. diag [n] and factor [1] are scratch. */
 void hessian_raise_diagonal(struct gpu_cmd *cmd, const struct hessian *h, float share, struct gpu_view diag,
                             struct gpu_view factor);

@@ -50,7 +50,7 @@ static void gather_pieces(struct job *j, const struct hessian *h, const struct b
 
 /* A batch to the inputs of a half's linears, and these to their Hessians. */
 static void gather_inputs(struct job *j, enum block_half half, const struct block_weights *w,
-                          const struct hessian h[INPUT_COUNT], struct batch *b, const struct walk *k)
+                          struct hessian h[INPUT_COUNT], struct batch *b, const struct walk *k)
 {
     block_half_inputs(j->m, half, w, &b->s, k->x, k->n);
     for (int in = 0; in < INPUT_COUNT; in++)
@@ -80,7 +80,7 @@ static double pass_products(const struct job *j, enum block_half half, bool gath
 /* A pass through half a block over all windows of `acts`. h: the half's Hessians, which are gathered, and activations stay;
  * NULL: they become the half's output. */
 static bool run_pass(struct job *j, enum block_half half, struct acts *acts, const struct block_weights *w,
-                     const struct hessian h[INPUT_COUNT], struct err *e)
+                     struct hessian h[INPUT_COUNT], struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
@@ -91,6 +91,8 @@ static bool run_pass(struct job *j, enum block_half half, struct acts *acts, con
     progress_meter(&j->watch, pass_products(j, half, h != NULL));
     struct walk k = job_walk(j, acts, j->plan.samples);
     k.keep = k.share = !h;
+    for (int in = 0; h && in < INPUT_COUNT; in++)
+        h[in].shared = h[in].n && h[in].pieces <= 1 && comm_size() > 1;
     if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
@@ -100,6 +102,9 @@ static bool run_pass(struct job *j, enum block_half half, struct acts *acts, con
                 block_half_fwd(j->m, half, w, &b.s, k.x, k.x, k.n);
     }
     bool ok = walk_end(&k, e);
+    for (int in = 0; h && in < INPUT_COUNT; in++)
+        if (ok && h[in].shared)
+            ok = hessian_exchange(j->cmd, &h[in], e);
     job_end(j);
     gpu_arena_reset(j->scratch, mark);
     return ok;
