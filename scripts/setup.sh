@@ -12,7 +12,7 @@ set -euo pipefail
 build=(cmake ninja-build gcc libc6-dev glslc libvulkan-dev libvulkan-volk-dev
     libcjson-dev libpcre2-dev libutf8proc-dev libxxhash-dev zlib1g-dev libzstd-dev python3)
 test=(libcmocka-dev libmd-dev vulkan-validationlayers clang libopenblas-dev clang-format clang-tidy cppcheck shellcheck
-    python3-mako libdrm-dev)
+    python3-mako libdrm-dev libopenmpi-dev openmpi-bin libmpich-dev mpich)
 run=(libvulkan1 mesa-vulkan-drivers)
 mingw=(gcc-mingw-w64-x86-64 wine wine64 xvfb xauth xz-utils)
 
@@ -50,7 +50,8 @@ This system is none of Debian 12, Debian 13, Ubuntu 24.04, so nothing was instal
             the development files of cJSON, PCRE2 (8 bit), utf8proc, xxHash, zlib and zstd
   to run:   a Vulkan 1.3 driver and loader (a GPU's, or Mesa's lavapipe)
   to test:  CMocka, libmd, the Vulkan validation layers, clang with its runtime libraries, OpenBLAS, Python 3;
-            clang-format, clang-tidy, cppcheck and shellcheck; Node with npm and git, for a prebuilt llama.cpp
+            clang-format, clang-tidy, cppcheck and shellcheck; Node with npm and git, for a prebuilt llama.cpp;
+            Open MPI and MPICH, for several ranks
   Windows:  mingw-w64, wine, xvfb
 END
 }

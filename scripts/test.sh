@@ -3,12 +3,12 @@
 # The last line is "N passed, N failed, N skipped". Exits 0 only when nothing failed.
 #
 #   scripts/test.sh               everything
-#   scripts/test.sh release       only these parts: release gpus asan fuzz mingw packages
+#   scripts/test.sh release       only these parts: release mpi gpus asan fuzz mingw packages
 # GSQ_SKIP_SETUP=1 leaves the machine's packages alone. FUZZ_SECONDS: for each fuzz target, default 60.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
-[[ ${#parts[@]} -gt 0 ]] || parts=(release gpus asan fuzz mingw packages)
+[[ ${#parts[@]} -gt 0 ]] || parts=(release mpi gpus asan fuzz mingw packages)
 passed=0 failed=0 skipped=0
 failures=()
 started=$SECONDS
@@ -92,6 +92,33 @@ two_at_a_time() { # FUNCTION NAME...
 
 newest_one() { # NAME of a test
     GSQ_SOURCE=$PWD scripts/gpu-drivers.sh run lavapipe "build/newest/$1" >"build/newest/$1.log" 2>&1
+}
+
+# Several ranks: by Open MPI, and the same objects linked again with MPICH.
+part_mpi() {
+    title "mpi: several ranks at one run, by Open MPI and MPICH"
+    if ! command -v mpicc.openmpi >/dev/null; then
+        echo "skipped: no Open MPI"
+        count skipped mpi
+        return 0
+    fi
+    local log=build/mpi.log mpich='' rc=0
+    if ! { cmake --preset mpi -U 'MPI_*' -DGSQ_TESTS=OFF -DGSQ_LIBRARY=OFF -DMPI_C_COMPILER=mpicc.openmpi && cmake --build build/mpi; } >"$log" 2>&1; then
+        tail -n 40 "$log"
+        count failed "build mpi"
+        return 0
+    fi
+    cp build/mpi/gsq build/mpi/gsq-openmpi
+    if command -v mpicc.mpich >/dev/null; then
+        { cmake --preset mpi -U 'MPI_*' -DMPI_C_COMPILER=mpicc.mpich && cmake --build build/mpi; } >>"$log" 2>&1 || count failed "build mpi, MPICH"
+        mpich=$PWD/build/mpi/gsq
+    fi
+    GSQ_SOURCE=$PWD GSQ_BUILD=$PWD/build/release GSQ_BINARY=$PWD/build/mpi/gsq-openmpi GSQ_MPICH=$mpich bash tests/mpi.sh || rc=$?
+    case $rc in
+    0) count passed mpi ;;
+    77) count skipped mpi ;;
+    *) count failed mpi ;;
+    esac
 }
 
 # Drivers of cards that are not here, and the variants that this system's shader compiler cannot build.

@@ -18,6 +18,8 @@
 
 /* Once, before anything else reads the command line (an engine may take arguments of its own from it). */
 bool comm_start(int *argc, char ***argv, struct err *e);
+/* For the implementations: whether a launcher has started as many processes as there are ranks; if not, `built` says what this one is. */
+bool comm_check_launch(const char *built, struct err *e);
 /* Once, last; after comm_agree. */
 void comm_end(void);
 
@@ -40,6 +42,9 @@ bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e);
 bool comm_gather(void *data, const uint64_t *starts, struct err *e);
 /* One value of each rank into all[comm_size()]. */
 bool comm_gather_each(const void *mine, uint64_t bytes, void *all, struct err *e);
+/* data of each of the ranks 0 .. have - 1 is in comm_size() pieces (starts as above), one for each rank: mine[have][bytes] is what they
+ * have for this one. */
+bool comm_scatter(const void *data, const uint64_t *starts, unsigned have, void *mine, uint64_t bytes, struct err *e);
 /* The part of n things that a rank makes: first .. end - 1, in the order of ranks. */
 struct comm_part {
     uint32_t first, end;

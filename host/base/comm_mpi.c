@@ -67,7 +67,7 @@ bool comm_start(int *argc, char ***argv, struct err *e)
     MPI_Comm_rank(local, &self.local_rank);
     MPI_Comm_size(local, &self.local_size);
     MPI_Comm_free(&local);
-    return true;
+    return comm_check_launch("this gsq is built with another MPI", e);
 }
 
 void comm_end(void)
@@ -139,6 +139,40 @@ bool comm_gather(void *data, const uint64_t *starts, struct err *e)
     for (unsigned r = 0; self.size > 1 && r < comm_size(); r++)
         if (!spread((uint8_t *)data + starts[r], starts[r + 1] - starts[r], r, e))
             return false;
+    return true;
+}
+
+/* To one rank, and from another, at once. */
+static bool swap(const uint8_t *to_send, uint64_t sends, unsigned to, uint8_t *to_fill, uint64_t fills, unsigned from,
+                 struct err *e)
+{
+    for (uint64_t at = 0; at < sends || at < fills; at += MESSAGE_BYTES) {
+        const uint64_t out = at < sends ? min_u64(sends - at, MESSAGE_BYTES) : 0,
+                       in = at < fills ? min_u64(fills - at, MESSAGE_BYTES) : 0;
+        int code = MPI_Sendrecv(to_send + (out ? at : 0), (int)out, MPI_BYTE, out ? (int)to : MPI_PROC_NULL, 0,
+                                to_fill + (in ? at : 0), (int)in, MPI_BYTE, in ? (int)from : MPI_PROC_NULL, 0,
+                                MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        if (code != MPI_SUCCESS)
+            return failed("an exchange", code, e);
+    }
+    count(true, sends);
+    count(false, fills);
+    return true;
+}
+
+bool comm_scatter(const void *data, const uint64_t *starts, unsigned have, void *mine, uint64_t bytes, struct err *e)
+{
+    const unsigned ranks = comm_size(), me = comm_rank();
+    if (ranks > 1 && !ready(e))
+        return false;
+    if (me < have)
+        memcpy((uint8_t *)mine + me * bytes, (const uint8_t *)data + starts[me], (size_t)bytes);
+    for (unsigned step = 1; step < ranks; step++) {
+        const unsigned to = (me + step) % ranks, from = (me + ranks - step) % ranks;
+        if (!swap((const uint8_t *)data + starts[to], me < have ? starts[to + 1] - starts[to] : 0, to,
+                  (uint8_t *)mine + from * bytes, from < have ? bytes : 0, from, e))
+            return false;
+    }
     return true;
 }
 

@@ -1,23 +1,13 @@
 #if !defined(GSQ_MPI)
 /* One process: nothing is sent, and all agree. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "host/base/comm.h"
 
-/* Started by the launcher of an MPI, each process would make the whole, under one name. */
 bool comm_start(int *argc, char ***argv, struct err *e)
 {
-    static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"};
     (void)argc, (void)argv;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        const char *size = getenv(sizes[i]);
-        if (!size || atoi(size) < 2)
-            continue;
-        err_set(e, ERR_USER, "this gsq is built for one process, and was started as %d by MPI", atoi(size));
-        return err_hint(e, "start it alone, or build it with -DGSQ_MPI=ON (cmake --preset mpi)");
-    }
-    return true;
+    return comm_check_launch("this gsq is built for one process", e);
 }
 
 void comm_end(void)
@@ -66,6 +56,14 @@ bool comm_gather_each(const void *mine, uint64_t bytes, void *all, struct err *e
 {
     (void)e;
     memcpy(all, mine, (size_t)bytes);
+    return true;
+}
+
+bool comm_scatter(const void *data, const uint64_t *starts, unsigned have, void *mine, uint64_t bytes, struct err *e)
+{
+    (void)starts, (void)e;
+    if (have)
+        memcpy(mine, data, (size_t)bytes);
     return true;
 }
 

@@ -9,6 +9,7 @@
 #include "host/gpu/tiled.h"
 #include "host/model/walk.h"
 #include "host/quant/method/epochs.h"
+#include "host/quant/method/share.h"
 
 /* See weigh_tokens: much less, and the loud tokens themselves become worse than at the start; much more, and
  * the others do (measured on a block with such tokens, test_tune_block.c). */
@@ -21,6 +22,7 @@ struct member {
     struct gumbel_state *parts; /* [n_parts] of its rows, whose state one buffer holds */
     uint32_t n_parts;
     struct qmatrix best; /* of the best epoch, in host memory: written and read by the device alone */
+    float *sum;          /* [own rows, cols]: of a step's chunks, in their order; NULL: not shared */
 };
 
 /* One half in training. */
@@ -40,6 +42,12 @@ struct half {
     float *token_weight;               /* [samples, ctx] */
     bool weighted;                     /* any of them is not 1 */
     struct gpu_view sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and not */
+    /* Of ranks that share the work; false, NULL and nothing else. */
+    bool shared;
+    uint32_t n_chunks;       /* of what is summed at a time, at most */
+    struct gpu_view chunks;  /* [2 * n_chunks]: squared error of each, as in sums */
+    float *chunk_errors;     /* [ranks, 2 * n_chunks] */
+    float *room;             /* share_room of the largest matrix */
     struct gpu_view codes, scales; /* of one linear, rounded */
     uint32_t *order;               /* [samples] windows, shuffled */
     double size_train, size_judge; /* what the half adds to its input, squared and weighted, per window */
@@ -132,11 +140,11 @@ static bool fetch(struct half *h, const uint32_t *list, uint32_t n, struct err *
     return true;
 }
 
-static void add_loss(const struct half *h, uint32_t n, uint32_t at)
+static void add_loss(const struct half *h, struct gpu_view sums, uint32_t n, uint32_t at)
 {
     run_reduce_sum(
         h->t->m->cmd, gpu_rows(1),
-        &(struct reduce_sum_args){.x = h->row_loss, .result = h->sums, .n = n * h->t->m->ctx, .at = at, .factor = 1});
+        &(struct reduce_sum_args){.x = h->row_loss, .result = sums, .n = n * h->t->m->ctx, .at = at, .factor = 1});
 }
 
 static int compare_floats(const void *a, const void *b)
@@ -184,49 +192,137 @@ static bool weigh_tokens(struct half *h, struct err *e)
     return k.ended;
 }
 
+/* Squared error of windows that judge, weighted to sums[at], as it is to sums[at + 1]. */
+static bool judge_chunk(struct half *h, const struct block_weights *w, const uint32_t *list, uint32_t n,
+                        struct gpu_view sums, uint32_t at, struct err *e)
+{
+    if (!fetch(h, list, n, e))
+        return false;
+    forward(h, w, n, false);
+    residual(h, h->y, h->target, n, false, false);
+    add_loss(h, sums, n, at + 1);
+    if (h->weighted)
+        tiled_scale_rows(
+            h->t->m->cmd,
+            &(struct scale_rows_args){
+                .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = n * h->t->m->ctx, .cols = 1});
+    add_loss(h, sums, n, at);
+    return true;
+}
+
+/* Gradients of windows into grads, added where `add`, and their squared error into sums[at]. */
+static bool chunk(struct half *h, const uint32_t *list, uint32_t n, bool add, struct gpu_view sums, uint32_t at,
+                  struct err *e)
+{
+    if (!fetch(h, list, n, e))
+        return false;
+    forward(h, h->t->w, n, true);
+    /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
+    residual(h, h->y, h->target, n, h->weighted, true);
+    add_loss(h, sums, n, at);
+    h->grads.add = add;
+    block_half_bwd(h->t->m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, n);
+    return true;
+}
+
+/* ---- shared among ranks: chunks are made by one rank each, and added in their order by all that need the sum ---- */
+
+/* The chunks' errors as their ranks have found them: n of them, `each` in a row. sums[each]. */
+static bool sum_chunks(struct half *h, uint32_t n, uint32_t each, float *sums, struct err *e)
+{
+    const uint32_t room = 2 * h->n_chunks, ranks = comm_size();
+    const float *mine = h->chunk_errors + (size_t)comm_rank() * room;
+    if (!gpu_download(h->t->m->cmd, h->chunks, (void *)mine, room * sizeof *mine, e) ||
+        !comm_gather_each(mine, room * sizeof *mine, h->chunk_errors, e))
+        return false;
+    for (uint32_t k = 0; k < each; k++)
+        sums[k] = 0;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < each; k++)
+            sums[k] += h->chunk_errors[(size_t)(i % ranks) * room + (size_t)i * each + k];
+    return true;
+}
+
+/* Gradients that `have` ranks have made, one chunk each, to the rows' owners. */
+static bool sum_gradients(struct half *h, unsigned have, bool first, struct err *e)
+{
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < h->t->block.n; i++) {
+        const struct matrix *item = &h->t->block.items[i];
+        if (h->members[i].trained)
+            ok = share_sum(h->t->m->cmd, h->grads.w[i], item->rows, item->cols, have, first, h->room,
+                           h->members[i].sum, e);
+    }
+    return ok;
+}
+
+static bool accumulate_shared(struct half *h, const uint32_t *list, uint32_t n, float *loss, struct err *e)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    const uint32_t ranks = comm_size();
+    struct walk k = {.windows = n, .batch = h->t->micro, .even = true};
+    uint32_t at = 0;
+    gpu_fill(cmd, h->chunks, 0);
+    for (; walk_next(&k, e); at++) {
+        if (at % ranks == comm_rank() && !chunk(h, list + k.at, k.n, false, h->chunks, at, e))
+            return false;
+        if ((at % ranks == ranks - 1 || k.at + k.n == n) && !sum_gradients(h, at % ranks + 1, at < ranks, e))
+            return false;
+    }
+    for (uint32_t i = 0; i < h->t->block.n; i++) {
+        const struct member *of = &h->members[i];
+        const struct comm_part own = share_rows(h->t->block.items[i].rows, comm_rank());
+        const uint64_t row = h->t->block.items[i].cols * 4ull;
+        if (of->trained && own.end > own.first)
+            gpu_upload(cmd, gpu_slice(h->grads.w[i], own.first * row, (own.end - own.first) * row), of->sum,
+                       (own.end - own.first) * row);
+    }
+    return k.ended && sum_chunks(h, at, 1, loss, e);
+}
+
+/* What each rank has of matrices in training to all; of: the half's weights, or hard ones. */
+static bool share_members(const struct half *h, const struct gpu_view *of, struct err *e)
+{
+    bool ok = true;
+    for (uint32_t i = 0; ok && h->shared && i < h->t->block.n; i++)
+        if (h->members[i].trained)
+            ok = share_weights(h->t->m->cmd, of[i], h->t->block.items[i].rows, h->t->block.items[i].cols, h->room, e);
+    return ok;
+}
+
+/* ---- one pass, whoever makes it ---- */
+
 /* Squared error of w on the judging windows: relative with weighted tokens, and the unweighted sum. */
 static bool judge(struct half *h, const struct block_weights *w, double *loss, double *unweighted, struct err *e)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
+    const unsigned ranks = h->shared ? comm_size() : 1, rank = h->shared ? comm_rank() : 0;
+    const struct gpu_view both = gpu_slice(h->sums, h->per_epoch * 4ull, 2 * sizeof(float));
     float sums[2];
-    struct gpu_view at = gpu_slice(h->sums, h->per_epoch * 4ull, sizeof sums);
-    gpu_fill(cmd, at, 0);
+    uint32_t at = 0;
+    gpu_fill(cmd, h->shared ? h->chunks : both, 0);
     struct walk k = {.windows = h->judges, .batch = h->t->micro};
-    while (walk_next(&k, e)) {
-        /* Windows that judge keep their place in `order`, or are all of them. */
-        if (!fetch(h, h->order + h->judge0 + k.at, k.n, e))
+    for (; walk_next(&k, e); at++) /* windows that judge keep their place in `order`, or are all of them */
+        if (at % ranks == rank &&
+            !judge_chunk(h, w, h->order + h->judge0 + k.at, k.n, h->shared ? h->chunks : h->sums,
+                         h->shared ? 2 * at : h->per_epoch, e))
             return false;
-        forward(h, w, k.n, false);
-        residual(h, h->y, h->target, k.n, false, false);
-        add_loss(h, k.n, h->per_epoch + 1);
-        if (h->weighted)
-            tiled_scale_rows(
-                cmd, &(struct scale_rows_args){
-                         .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = k.n * h->t->m->ctx, .cols = 1});
-        add_loss(h, k.n, h->per_epoch);
-    }
-    if (!gpu_download(cmd, at, sums, sizeof sums, e))
+    if (!(h->shared ? sum_chunks(h, at, 2, sums, e) : gpu_download(cmd, both, sums, sizeof sums, e)))
         return false;
     *loss = sums[0] / (h->judges * h->size_judge);
     *unweighted = sums[1];
     return true;
 }
 
-/* Gradients of one batch into grads, its squared error into sums[at]. */
-static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_t at, struct err *e)
+/* Gradients of one batch into grads, its squared error into sums[at], or of ranks into *loss. */
+static bool accumulate(struct half *h, const uint32_t *list, uint32_t n, uint32_t at, float *loss, struct err *e)
 {
-    struct model *m = h->t->m;
     struct walk k = {.windows = n, .batch = h->t->micro, .even = true};
-    while (walk_next(&k, e)) {
-        if (!fetch(h, list + k.at, k.n, e))
+    if (h->shared)
+        return accumulate_shared(h, list, n, loss, e);
+    while (walk_next(&k, e))
+        if (!chunk(h, list + k.at, k.n, k.at > 0, h->sums, at, e))
             return false;
-        forward(h, h->t->w, k.n, true);
-        /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
-        residual(h, h->y, h->target, k.n, h->weighted, true);
-        add_loss(h, k.n, at);
-        h->grads.add = k.at > 0;
-        block_half_bwd(m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, k.n);
-    }
     return k.ended;
 }
 
@@ -251,7 +347,7 @@ static struct qmatrix harden(const struct half *h, const struct member *of)
 }
 
 /* h->hard: the block with all weights in training rounded. */
-static void harden_all(const struct half *h)
+static bool harden_all(const struct half *h, struct err *e)
 {
     for (uint32_t i = 0; i < h->t->block.n; i++) {
         if (!h->members[i].trained)
@@ -259,6 +355,7 @@ static void harden_all(const struct half *h)
         struct qmatrix q = harden(h, &h->members[i]);
         qmatrix_dequant(h->t->m->cmd, &q, h->hard.w[i]);
     }
+    return share_members(h, h->hard.w, e);
 }
 
 /* What training has now becomes the best. Nothing waits for it. */
@@ -289,7 +386,7 @@ static bool start(struct half *h, const struct qlinear *q, float rate, struct er
             gumbel_start(cmd, &of->parts[k]);
         }
     }
-    return true;
+    return share_members(h, h->t->w->w, e);
 }
 
 /* Steps of one epoch; *mean: training loss, relative, NAN or infinite after a divergence. */
@@ -300,7 +397,7 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
     gpu_fill(cmd, h->sums, 0);
     for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
         uint32_t n = (h->train - done) / (h->per_epoch - i), step = epoch * h->per_epoch + i;
-        if (!accumulate(h, h->order + done, n, i, e))
+        if (!accumulate(h, h->order + done, n, i, &soft[i], e))
             return false;
         uint32_t next = (uint32_t)min_u64(n, h->train - done - n);
         acts_fetch(h->t->inputs, h->order + done + n, next);
@@ -308,12 +405,14 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
         for (uint32_t k = 0; k < h->t->block.n; k++)
             for (uint32_t part = 0; part < h->members[k].n_parts; part++)
                 gumbel_step(cmd, &h->members[k].parts[part], step);
+        if (!share_members(h, h->t->w->w, e))
+            return false;
         done += n;
         double last = r->n_hard ? (double)r->hard[r->n_hard - 1] : NAN;
         if (!tune_tell(h->t->hooks, cmd, step, h->gumbel.steps, last, e))
             return false;
     }
-    if (!gpu_download(cmd, h->sums, soft, h->per_epoch * sizeof *soft, e))
+    if (!h->shared && !gpu_download(cmd, h->sums, soft, h->per_epoch * sizeof *soft, e))
         return false;
     *mean = 0;
     for (uint32_t i = 0, done = 0; i < h->per_epoch; i++) {
@@ -339,8 +438,7 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
         double mean, hard, unweighted;
         if (!epoch_run(h, epoch, r, soft + (size_t)epoch * h->per_epoch, &mean, e))
             return false;
-        harden_all(h);
-        if (!judge(h, &h->hard, &hard, &unweighted, e))
+        if (!harden_all(h, e) || !judge(h, &h->hard, &hard, &unweighted, e))
             return false;
         if (r->n_hard < CURVE_EPOCHS)
             r->hard[r->n_hard++] = (float)hard;
@@ -374,13 +472,14 @@ static bool alloc_member(struct half *h, uint32_t i, struct err *e)
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
     if (!qmatrix_create(&of->q, t->arena, item->rows, item->cols, item->spec, e))
         return false;
+    const struct comm_part own = h->shared ? share_rows(item->rows, comm_rank()) : (struct comm_part){0, item->rows};
     uint32_t most = gumbel_rows(t->m->gpu, &of->q);
     of->parts = calloc(div_up(item->rows, most), sizeof *of->parts);
-    if (!of->parts)
+    of->sum = h->shared ? malloc((own.end - own.first) * bytes / item->rows + 1) : NULL;
+    if (!of->parts || (h->shared && !of->sum))
         return err_nomem(e, "half a block", div_up(item->rows, most) * sizeof *of->parts);
-    for (uint32_t row = 0; row < item->rows; row += most)
-        if (!gumbel_create(&of->parts[of->n_parts++], t->arena, &of->q, row, (uint32_t)min_u64(most, item->rows - row),
-                           e))
+    for (uint32_t row = own.first; row < own.end; row += most)
+        if (!gumbel_create(&of->parts[of->n_parts++], t->arena, &of->q, row, (uint32_t)min_u64(most, own.end - row), e))
             return false;
     if (!gpu_alloc(t->arena, bytes, &h->grads.w[i], e))
         return false;
@@ -397,7 +496,7 @@ static bool alloc_member(struct half *h, uint32_t i, struct err *e)
 
 static bool half_create(struct half *h, const struct tune_block_task *t, struct err *e)
 {
-    uint64_t window = (uint64_t)t->m->ctx * t->m->cfg->hidden_size * 4, codes = 0, scales = 0;
+    uint64_t window = (uint64_t)t->m->ctx * t->m->cfg->hidden_size * 4, codes = 0, scales = 0, room = 0;
     *h = (struct half){.t = t, .train = t->samples - t->holdout, .hard = *t->w};
     h->grads.w = calloc(t->block.n + 1u, sizeof *h->grads.w);
     h->hard.w = malloc((t->block.n + 1u) * sizeof *h->hard.w);
@@ -405,6 +504,8 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
     h->judge0 = t->holdout ? h->train : 0;
     h->judges = t->holdout ? t->holdout : h->train;
     h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(t->o, h->train));
+    h->n_chunks = (uint32_t)div_up(max_u64(tune_block_batch(t->o, h->train), h->judges), t->micro);
+    h->shared = t->shared && tune_block_batch(t->o, h->train) > t->micro;
     h->members = calloc(t->block.n + 1u, sizeof *h->members);
     if (!h->members || !h->grads.w || !h->hard.w)
         return err_nomem(e, "half a block", t->block.n * sizeof *h->members);
@@ -426,6 +527,15 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
             return false;
         codes = max_u64(codes, of->q.codes.size);
         scales = max_u64(scales, of->q.scales.size);
+        room = max_u64(room, share_room(of->q.rows, of->q.cols));
+    }
+    if (h->shared) {
+        h->room = malloc(room * sizeof *h->room);
+        h->chunk_errors = malloc((size_t)comm_size() * 2 * h->n_chunks * sizeof *h->chunk_errors);
+        if (!h->room || !h->chunk_errors)
+            return err_nomem(e, "gradients between ranks", room * sizeof *h->room);
+        if (!gpu_alloc(t->arena, 2 * h->n_chunks * sizeof(float), &h->chunks, e))
+            return false;
     }
     return gpu_alloc(t->arena, codes, &h->codes, e) && gpu_alloc(t->arena, scales, &h->scales, e) &&
            block_scratch_create(&h->fwd, t->arena, t->m, t->micro, scratch_of(t->half), e) &&
@@ -470,8 +580,10 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
             qmatrix_copy(h->t->m->cmd, &of->q, &of->best);
             qlinear_free(&q[i]);
         }
-        if (!(r->trained.best_epoch ? qmatrix_download(h->t->m->cmd, &of->q, &q[i], e)
-                                    : qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e)))
+        if (r->trained.best_epoch && (!qmatrix_download(h->t->m->cmd, &of->q, &q[i], e) ||
+                                      (h->shared && !share_codes(&q[i], e))))
+            return false;
+        if ((h->shared || !r->trained.best_epoch) && !qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e))
             return false;
         qmatrix_dequant(h->t->m->cmd, &of->q, h->t->w->w[i]);
     }
@@ -500,8 +612,12 @@ static bool trains(const struct tune_block_task *t)
 
 static void half_free(struct half *h)
 {
-    for (uint32_t i = 0; h->members && i < h->t->block.n; i++)
+    for (uint32_t i = 0; h->members && i < h->t->block.n; i++) {
         free(h->members[i].parts);
+        free(h->members[i].sum);
+    }
+    free(h->room);
+    free(h->chunk_errors);
     free(h->members);
     free(h->grads.w);
     free(h->hard.w);

@@ -28,6 +28,9 @@
 #define TRY_SHARE 0.05
 /* Tokens at a time that fill a GPU. From there on activations that stay on the device are worth more than more of them. */
 #define ENOUGH_TOKENS 2048u
+/* A chunk of a training step: more do not make a GPU busier, and ranks share a step by its chunks, which must be the same for any
+ * number of them (comm.h). */
+#define CHUNK_TOKENS 2048u
 /* In the pass over scales no more are taken: codes and activations that stay are worth more. */
 #define SCALES_TOKENS 4096u
 /* Host memory for activations before they go to a scratch file: this part of what is free beside all else, and where the
@@ -182,7 +185,7 @@ static uint32_t windows_of(const struct sizing *s, uint32_t tokens, uint32_t mos
 static uint32_t most_micro(const struct sizing *s)
 {
     uint32_t train = s->p->samples - s->p->holdout;
-    return block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(s->o, train));
+    return windows_of(s, CHUNK_TOKENS, block_scratch_windows(s->m, UINT64_MAX, tune_block_batch(s->o, train)));
 }
 
 static uint32_t most_scale_micro(const struct sizing *s)

@@ -274,6 +274,7 @@ static bool half_train(struct job *j, enum block_half half, struct block_items b
                                 .samples = j->plan.samples,
                                 .holdout = j->plan.holdout,
                                 .micro = j->plan.micro_windows,
+                                .shared = comm_size() > 1,
                                 .arena = j->scratch,
                                 .kept = j->kept,
                                 .hooks = &hooks};

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Several ranks at one run (host/base/comm.h): the same bytes for any number of them, by both engines; one rank's error is that of all;
+# a killed rank ends the run, which another number of ranks takes up. GSQ_BINARY: built with Open MPI; GSQ_MPICH: with MPICH, if any.
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+command -v mpirun.openmpi >/dev/null || skip 'no Open MPI'
+command -v python3 >/dev/null || skip "python3 is needed to read JSON"
+[[ -x ${build}/make_big_block ]] || skip 'GSQ_BUILD names no build with test programs'
+export GSQ_VALIDATE=0 LP_NUM_THREADS=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+"$build/make_big_block" "$tmp/dense" --hidden 128 --intermediate 640 --heads 4 --kv 2 --layers 3 --vocab 512
+engine=openmpi
+ranks() { # N COMMAND...: by $engine
+    local binary=$gsq
+    [[ $engine != mpich ]] || binary=$GSQ_MPICH
+    run timeout 120 "mpirun.$engine" -n "$1" "$binary" "${@:2}"
+}
+told() { # what gsq said, without what the launcher says of exit codes
+    grep -E '^(error|hint): ' "$tmp/err"
+}
+text=(--calib "$demo/calib.txt" --ctx 32 --samples 24 --steps 8 --batch 4)
+# equal NAME OPTION...: 1, 2 and 3 ranks. NAME.gguf is a file.
+equal() {
+    local name=$1 n
+    shift
+    for n in 1 2 3; do
+        ranks "$n" quantize "$@" -o "$tmp/$n-$name"
+        [[ $rc -eq 0 ]] || fail "$name, $n ranks of $engine: exit $rc: $(told)"
+    done
+    check "$name: 2 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/2-$name"
+    check "$name: 3 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/3-$name"
+}
+equal rtn "$tmp/dense" --method rtn --bits 3 --group 64
+equal gptq "$tmp/dense" --method gptq --bits 2 --group 64 "${text[@]:0:6}"
+equal fast "$tmp/dense" --effort fast --bits 2 --group 64 "${text[@]}"
+equal balanced "$tmp/dense" --effort balanced --epochs 2 --scale-epochs 1 --bits 2 --group 64 "${text[@]}"
+# Steps of several chunks (plan_memory.c: 2048 tokens), which ranks share.
+equal chunks "$tmp/dense" --calib "$demo/calib.txt" --ctx 1024 --samples 14 --holdout 4 --steps 8 --batch 10 --epochs 2 --scale-epochs 1 --bits 2 --group 64
+equal q4_0.gguf "$tmp/dense" --format gguf --type Q4_0 --epochs 1 --scale-epochs 1 "${text[@]}"
+if [[ -d $shared/models/qwen3moe-4m ]]; then
+    equal experts.gguf "$shared/models/qwen3moe-4m" --format gguf --type Q2_K_S --epochs 1 "${text[@]}"
+fi
+if [[ -n ${GSQ_MPICH:-} ]]; then
+    engine=mpich
+    ranks 2 quantize "$tmp/dense" --effort balanced --epochs 2 --scale-epochs 1 --bits 2 --group 64 "${text[@]}" -o "$tmp/mpich"
+    check "MPICH: 2 ranks give the same bytes: exit $rc" diff -r "$tmp/1-balanced" "$tmp/mpich"
+    engine=openmpi
+fi
+
+for n in 1 2 3; do
+    ranks "$n" compare "$tmp/1-balanced" "$tmp/dense" --text "$demo/eval.txt" --ctx 32 --windows 20 --json
+    sed -i 's/"seconds":[^,}]*//' "$tmp/out"
+    cp "$tmp/out" "$tmp/compare-$n"
+    check "compare, $n ranks: exit $rc, the result once" test "$rc" -eq 0 -a "$(grep -c '"event":"result"' "$tmp/out")" -eq 1
+done
+result() { grep '"event":"result"' "$1"; }
+check 'compare: 2 ranks give the figures of one' test "$(result "$tmp/compare-2")" = "$(result "$tmp/compare-1")"
+check 'compare: 3 ranks give the figures of one' test "$(result "$tmp/compare-3")" = "$(result "$tmp/compare-1")"
+
+# ---- one rank's error is that of all ----
+long=(quantize "$tmp/dense" --effort balanced --epochs 4 --scale-epochs 2 --bits 2 --group 64 "${text[@]}")
+rank1() { # VARIABLES...: set for rank 1 alone
+    printf '#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" != 1 ] || export %s\nexec "%s" "$@"\n' "$*" "$gsq" >"$tmp/gsq1"
+    chmod +x "$tmp/gsq1"
+}
+layer=$build/fault_layer
+rank1 "VK_ADD_LAYER_PATH=$layer" VK_INSTANCE_LAYERS=VK_LAYER_GSQ_fault GSQ_FAULT=vkQueueSubmit2:400
+run timeout 60 mpirun.openmpi -n 3 "$tmp/gsq1" "${long[@]}" -o "$tmp/lost"
+check "a device lost on rank 1: exit $rc, said by all as one: $(told | head -n 1)" test "$rc" -eq 3 -a "$(told | grep -c 'the device was lost')" -eq 1
+ranks 2 "${long[@]}" -o "$tmp/lost"
+check "what was finished is kept, and 2 ranks go on: exit $rc" test "$rc" -eq 0
+ranks 1 "${long[@]}" -o "$tmp/whole"
+check 'the same bytes' diff -r "$tmp/whole" "$tmp/lost"
+rank1 GSQ_STOP_AT=stop:step:5
+run timeout 60 mpirun.openmpi -n 2 "$tmp/gsq1" "${long[@]}" -o "$tmp/stopped"
+check "a stop heard by rank 1: exit $rc" test "$rc" -ge 128
+if mount -t tmpfs -o size=256k none "$(mkdir -p "$tmp/full" && echo "$tmp/full")" 2>/dev/null; then
+    mounts+=("$tmp/full")
+    ranks 3 "${long[@]}" -o "$tmp/never" --work "$tmp/full/work"
+    check "a full disk: exit $rc: $(told | head -n 1)" test "$rc" -eq 3 -a "$(told | grep -c '^error: ')" -eq 1
+fi
+
+# ---- kill -9 of a rank, and another number goes on ----
+kills=${GSQ_MPI_KILLS:-4}
+RANDOM=7
+for ((i = 0; i < kills; i++)); do
+    n=$((RANDOM % 3 + 1))
+    timeout 60 mpirun.openmpi -n "$n" "$gsq" "${long[@]}" -o "$tmp/killed" >"$tmp/out" 2>"$tmp/err" &
+    launcher=$!
+    sleep "$((RANDOM % 3 + 1)).$((RANDOM % 10))"
+    mapfile -t all < <(pgrep -f -- "$gsq ${long[0]} .*$tmp/killed" | while read -r p; do [[ $(ps -o comm= -p "$p") == gsq ]] && echo "$p"; done)
+    victim=none
+    if ((${#all[@]})); then
+        victim=${all[RANDOM % ${#all[@]}]}
+        kill -9 "$victim" 2>/dev/null || true
+    fi
+    rc=0
+    wait "$launcher" || rc=$?
+    check "rank of $n ranks killed ($victim): the launcher ends with $rc, and none hangs" test "$rc" -ne 124
+done
+ranks 2 "${long[@]}" -o "$tmp/killed"
+check "after $kills kills 2 ranks finish: exit $rc" diff -r "$tmp/whole" "$tmp/killed"
+check 'no work folder is left' test ! -e "$tmp/killed.work"
+
+# Without MPI inside it is not started twice.
+run mpirun.openmpi -n 2 "$build/gsq" eval "$tmp/dense" --text "$demo/eval.txt"
+check "a gsq without MPI says so: $(told | head -n 1)" grep -q 'built for one process' "$tmp/err"
+if [[ -n ${GSQ_MPICH:-} ]]; then
+    run mpirun.openmpi -n 2 "$GSQ_MPICH" eval "$tmp/dense" --text "$demo/eval.txt"
+    check "one with another MPI says so: $(told | head -n 1)" grep -q 'built with another MPI' "$tmp/err"
+fi
+done_testing
