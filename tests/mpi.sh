@@ -35,7 +35,8 @@ equal gptq "$tmp/dense" --method gptq --bits 2 --group 64 "${text[@]:0:6}"
 equal fast "$tmp/dense" --effort fast --bits 2 --group 64 "${text[@]}"
 equal balanced "$tmp/dense" --effort balanced --epochs 2 --scale-epochs 1 --bits 2 --group 64 "${text[@]}"
 # Steps of several chunks (plan_memory.c: 2048 tokens), which ranks share.
-equal chunks "$tmp/dense" --calib "$demo/calib.txt" --ctx 1024 --samples 14 --holdout 4 --steps 8 --batch 10 --epochs 2 --scale-epochs 1 --bits 2 --group 64
+"$build/make_big_block" "$tmp/small" --hidden 64 --intermediate 192 --heads 2 --kv 1 --layers 1 --vocab 256
+equal chunks "$tmp/small" --calib "$demo/calib.txt" --ctx 512 --samples 14 --holdout 4 --steps 8 --batch 10 --epochs 2 --scale-epochs 0 --bits 2 --group 64
 equal q4_0.gguf "$tmp/dense" --format gguf --type Q4_0 --epochs 1 --scale-epochs 1 "${text[@]}"
 if [[ -d $shared/models/qwen3moe-4m ]]; then
     equal experts.gguf "$shared/models/qwen3moe-4m" --format gguf --type Q2_K_S --epochs 1 "${text[@]}"
