@@ -61,6 +61,7 @@ check 'compare: 3 ranks give the figures of one' test "$(result "$tmp/compare-3"
 # ---- one rank's error is that of all ----
 long=(quantize "$tmp/dense" --effort balanced --epochs 4 --scale-epochs 2 --bits 2 --group 64 "${text[@]}")
 rank1() { # VARIABLES...: set for rank 1 alone
+    # shellcheck disable=SC2016 # for the script
     printf '#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" != 1 ] || export %s\nexec "%s" "$@"\n' "$*" "$gsq" >"$tmp/gsq1"
     chmod +x "$tmp/gsq1"
 }

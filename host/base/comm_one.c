@@ -10,9 +10,7 @@ bool comm_start(int *argc, char ***argv, struct err *e)
     return comm_check_launch("this gsq is built for one process", e);
 }
 
-void comm_end(void)
-{
-}
+void comm_end(void) {}
 
 unsigned comm_rank(void)
 {

@@ -16,7 +16,8 @@ static bool leave(struct walk *w, struct err *e)
     if (!w->watch)
         return true;
     gpu_cmd_flush(w->cmd);
-    const double part = (double)(w->at - w->start) / (w->end - w->start); /* of all ranks', as far as this one can tell */
+    const double part =
+        (double)(w->at - w->start) / (w->end - w->start); /* of all ranks', as far as this one can tell */
     eta_part(w->watch->eta, part, os_now_ns());
     w->event.unit = "windows";
     w->event.count = (uint32_t)(part * w->windows);
@@ -70,8 +71,8 @@ static bool spread(const struct walk *w, unsigned rank, void *room, struct err *
     for (uint32_t at = part.first, n; at < part.end; at += n) {
         struct gpu_view x = w->staging;
         n = (uint32_t)min_u64(part.end - at, w->batch);
-        if (rank == comm_rank() && (!acts_get(w->acts, w->first + at, n, w->staging, &x, e) ||
-                                    !gpu_download(w->cmd, x, room, n * window, e)))
+        if (rank == comm_rank() &&
+            (!acts_get(w->acts, w->first + at, n, w->staging, &x, e) || !gpu_download(w->cmd, x, room, n * window, e)))
             return false;
         if (!comm_broadcast(room, n * window, rank, e))
             return false;

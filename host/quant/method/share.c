@@ -64,9 +64,11 @@ bool share_weights(struct gpu_cmd *cmd, struct gpu_view w, uint32_t rows, uint32
     const struct comm_part own = own_rows(rows);
     const uint64_t row = cols * sizeof *room;
     uint64_t *starts = starts_of(rows, row, e);
-    bool ok = starts && (own.first == own.end || gpu_download(cmd, gpu_slice(w, own.first * row, (own.end - own.first) * row),
-                                                             room + (uint64_t)own.first * cols, (own.end - own.first) * row, e)) &&
-              comm_gather(room, starts, e);
+    bool ok =
+        starts &&
+        (own.first == own.end || gpu_download(cmd, gpu_slice(w, own.first * row, (own.end - own.first) * row),
+                                              room + (uint64_t)own.first * cols, (own.end - own.first) * row, e)) &&
+        comm_gather(room, starts, e);
     if (ok && own.first)
         gpu_upload(cmd, gpu_slice(w, 0, own.first * row), room, own.first * row);
     if (ok && own.end < rows)

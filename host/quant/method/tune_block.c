@@ -44,10 +44,10 @@ struct half {
     struct gpu_view sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and not */
     /* Of ranks that share the work; false, NULL and nothing else. */
     bool shared;
-    uint32_t n_chunks;       /* of what is summed at a time, at most */
-    struct gpu_view chunks;  /* [2 * n_chunks]: squared error of each, as in sums */
-    float *chunk_errors;     /* [ranks, 2 * n_chunks] */
-    float *room;             /* share_room of the largest matrix */
+    uint32_t n_chunks;             /* of what is summed at a time, at most */
+    struct gpu_view chunks;        /* [2 * n_chunks]: squared error of each, as in sums */
+    float *chunk_errors;           /* [ranks, 2 * n_chunks] */
+    float *room;                   /* share_room of the largest matrix */
     struct gpu_view codes, scales; /* of one linear, rounded */
     uint32_t *order;               /* [samples] windows, shuffled */
     double size_train, size_judge; /* what the half adds to its input, squared and weighted, per window */
@@ -202,10 +202,9 @@ static bool judge_chunk(struct half *h, const struct block_weights *w, const uin
     residual(h, h->y, h->target, n, false, false);
     add_loss(h, sums, n, at + 1);
     if (h->weighted)
-        tiled_scale_rows(
-            h->t->m->cmd,
-            &(struct scale_rows_args){
-                .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = n * h->t->m->ctx, .cols = 1});
+        tiled_scale_rows(h->t->m->cmd,
+                         &(struct scale_rows_args){
+                             .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = n * h->t->m->ctx, .cols = 1});
     add_loss(h, sums, n, at);
     return true;
 }
@@ -250,8 +249,8 @@ static bool sum_gradients(struct half *h, unsigned have, bool first, struct err 
     for (uint32_t i = 0; ok && i < h->t->block.n; i++) {
         const struct matrix *item = &h->t->block.items[i];
         if (h->members[i].trained)
-            ok = share_sum(h->t->m->cmd, h->grads.w[i], item->rows, item->cols, have, first, h->room,
-                           h->members[i].sum, e);
+            ok = share_sum(h->t->m->cmd, h->grads.w[i], item->rows, item->cols, have, first, h->room, h->members[i].sum,
+                           e);
     }
     return ok;
 }
@@ -303,9 +302,8 @@ static bool judge(struct half *h, const struct block_weights *w, double *loss, d
     gpu_fill(cmd, h->shared ? h->chunks : both, 0);
     struct walk k = {.windows = h->judges, .batch = h->t->micro};
     for (; walk_next(&k, e); at++) /* windows that judge keep their place in `order`, or are all of them */
-        if (at % ranks == rank &&
-            !judge_chunk(h, w, h->order + h->judge0 + k.at, k.n, h->shared ? h->chunks : h->sums,
-                         h->shared ? 2 * at : h->per_epoch, e))
+        if (at % ranks == rank && !judge_chunk(h, w, h->order + h->judge0 + k.at, k.n, h->shared ? h->chunks : h->sums,
+                                               h->shared ? 2 * at : h->per_epoch, e))
             return false;
     if (!(h->shared ? sum_chunks(h, at, 2, sums, e) : gpu_download(cmd, both, sums, sizeof sums, e)))
         return false;
@@ -580,8 +578,8 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
             qmatrix_copy(h->t->m->cmd, &of->q, &of->best);
             qlinear_free(&q[i]);
         }
-        if (r->trained.best_epoch && (!qmatrix_download(h->t->m->cmd, &of->q, &q[i], e) ||
-                                      (h->shared && !share_codes(&q[i], e))))
+        if (r->trained.best_epoch &&
+            (!qmatrix_download(h->t->m->cmd, &of->q, &q[i], e) || (h->shared && !share_codes(&q[i], e))))
             return false;
         if ((h->shared || !r->trained.best_epoch) && !qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e))
             return false;

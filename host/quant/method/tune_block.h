@@ -25,7 +25,7 @@ struct tune_block_task {
     struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
     uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all train and judge */
     uint32_t micro;                /* windows on the device at a time: a chunk of a step */
-    bool shared;                   /* ranks (comm.h) make chunks of a step, and train some rows each; all come with the same task */
+    bool shared; /* ranks (comm.h) make chunks of a step, and train some rows each; all come with the same task */
     struct gpu_arena *arena;
     struct gpu_arena *kept; /* of host memory, for the best epoch's codes and scales; NULL: one of the call's own */
     const struct tune_hooks *hooks;

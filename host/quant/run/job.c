@@ -190,8 +190,8 @@ static bool take_up_leader(struct job *j, struct err *e)
         ok = err_set(e, ERR_USER, "rank %u would run other kernels than rank 0: %s and %s", comm_rank(), own, kernels);
     identity_memory(&j->plan, own, sizeof own);
     if (ok && strcmp(own, memory) != 0)
-        ok = err_set(e, ERR_ENV, "rank %u has less memory than rank 0: windows at a time %s there, %s here", comm_rank(),
-                     memory, own);
+        ok = err_set(e, ERR_ENV, "rank %u has less memory than rank 0: windows at a time %s there, %s here",
+                     comm_rank(), memory, own);
     return comm_agree(ok, e);
 }
 
@@ -278,7 +278,8 @@ static void remove_left(struct job *j)
 {
     char method[64];
     struct err why = {0};
-    if (comm_leads() && !j->o->keep_work && !store_kept(j->work_dir) && store_recorded(j->work_dir, "method", method, sizeof method) &&
+    if (comm_leads() && !j->o->keep_work && !store_kept(j->work_dir) &&
+        store_recorded(j->work_dir, "method", method, sizeof method) &&
         store_open(&j->store, j->work_dir, j->id.fields, j->id.n, NULL, &why))
         store_remove(&j->store);
 }

@@ -366,8 +366,7 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
         if (ok && i % ranks == 0 && r && mine < experts) {
             const struct block_items own = expert_items(j, layer, mine);
             if (!store_has_part(j->store, layer, store_part_of(own.items)) && !is_idle(j, mine, own, false))
-                ok = load_expert(j, own, mine, e) &&
-                     make_expert(j, any_hessian(j, own) ? &h : NULL, mine, own, r, e);
+                ok = load_expert(j, own, mine, e) && make_expert(j, any_hessian(j, own) ? &h : NULL, mine, own, r, e);
         }
         const bool stored = !r || store_has_part(j->store, layer, part);
         if (!ok || is_idle(j, i, b, stored))

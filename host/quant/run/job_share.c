@@ -22,8 +22,8 @@ bool job_dequant(struct job *j, const struct matrix *item, const struct qlinear 
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct qmatrix dq;
-    bool ok = qmatrix_create(&dq, j->scratch, item->rows, item->cols, item->spec, e) &&
-              qmatrix_upload(j->cmd, &dq, q, e);
+    bool ok =
+        qmatrix_create(&dq, j->scratch, item->rows, item->cols, item->spec, e) && qmatrix_upload(j->cmd, &dq, q, e);
     if (ok) {
         qmatrix_dequant(j->cmd, &dq, w);
         ok = gpu_cmd_finish(j->cmd, e);
