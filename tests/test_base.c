@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "host/base/clean.h"
+#include "host/base/comm.h"
 #include "host/base/err.h"
 #include "host/base/log.h"
 #include "host/base/num.h"
@@ -490,6 +491,31 @@ static void test_cgroup(void **state)
     assert_true(os_memory_total() > 0 && os_memory_total() < UINT64_C(1) << 50);
 }
 
+/* One process, whether MPI is built in or not: it leads, agrees with itself, and makes the whole. */
+static void test_comm(void **state)
+{
+    struct err e = {0};
+    uint32_t data[3] = {1, 2, 3}, all[3] = {0};
+    const uint64_t starts[2] = {0, sizeof data};
+    (void)state;
+    assert_true(comm_leads());
+    assert_int_equal(comm_size(), 1);
+    assert_true(comm_agree(true, &e));
+    err_set(&e, ERR_USER, "its own");
+    assert_false(comm_agree(false, &e));
+    assert_string_equal(e.msg, "its own");
+    assert_true(comm_gather(data, starts, NULL) && comm_broadcast(data, sizeof data, 0, NULL));
+    assert_true(comm_gather_each(data, sizeof data, all, NULL));
+    assert_memory_equal(all, data, sizeof data);
+    memset(all, 0, sizeof all);
+    assert_true(comm_scatter(data, starts, 1, all, sizeof all, NULL));
+    assert_memory_equal(all, data, sizeof data);
+    struct comm_part part = comm_part(7, 0);
+    assert_int_equal(part.first, 0);
+    assert_int_equal(part.end, 7);
+    assert_int_equal(comm_traffic().sent, 0);
+}
+
 static void test_stop(void **state)
 {
     (void)state;
@@ -517,6 +543,7 @@ int main(void)
         cmocka_unit_test(test_clean),
         cmocka_unit_test(test_self),
         cmocka_unit_test_setup_teardown(test_cgroup, fresh_dir, drop_dir),
+        cmocka_unit_test(test_comm),
         cmocka_unit_test(test_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
