@@ -287,21 +287,24 @@ static struct output_task task_of(struct rig *r, uint32_t micro)
                                 .store = {r, wants, save}};
 }
 
-/* Of all windows that teach, in any batches; of no layer that is there already, nor of a linear that is kept. */
+/* Of all windows that teach, each with several draws, in any batches; of no layer that is there already, nor of a linear that is kept. */
 static void test_sums(void **state)
 {
     (void)state;
-    static const uint32_t list[TRAIN] = {0, 1, 2, 3, 4};
+    enum { DRAWS = 8 };
+    uint32_t list[DRAWS * TRAIN];
     struct err e = {0};
     struct rig r;
+    for (uint32_t i = 0; i < DRAWS * TRAIN; i++)
+        list[i] = i / DRAWS;
     rig_make(&r, "llama2");
-    step(&r, list, TRAIN);
+    step(&r, list, DRAWS * TRAIN);
     for (size_t i = 0; i < r.n_items; i++)
-        assert_true(output_hessian_settle(r.sums[i], r.items[i].rows, 1.0 / (TRAIN * CTX)));
+        assert_true(output_hessian_settle(r.sums[i], r.items[i].rows, 1.0 / (DRAWS * TRAIN * CTX)));
     for (uint32_t micro = 1; micro <= TRAIN; micro += 2) {
         struct output_task t = task_of(&r, micro);
         r.not_wanted = micro == 3 ? 0 : UINT32_MAX;
-        assert_int_equal(t.n, TRAIN);
+        assert_int_equal(t.n, DRAWS * TRAIN);
         OK(output_hessians(&t, &e), e);
         for (size_t i = 0; i < r.n_items; i++) {
             const struct matrix *item = &r.items[i];
@@ -315,6 +318,10 @@ static void test_sums(void **state)
             r.saved[i] = NULL;
         }
     }
+    /* With enough tokens a window is taken once, and of a long text not all. */
+    assert_int_equal(output_hessian_windows(128, 2048), 8);
+    assert_int_equal(output_hessian_windows(100, 128), 128);
+    assert_int_equal(output_hessian_windows(7, 64), 56);
     /* What is counted for the plan is what the pass takes. */
     struct gpu_count count = {.limit = UINT64_MAX};
     struct output_task t = task_of(&r, 2);

@@ -9,8 +9,11 @@
 
 /* Tokens: some thirty for each output of a tile. More gain nothing (bench/results/output-hessian-lavapipe.md). */
 #define OUTPUT_TOKENS 16384u
+/* Of a text with fewer each window is taken several times, with labels drawn anew: most tokens' gradients are small, and few drawn labels
+ * make most of the sum. So often at most. */
+#define OUTPUT_DRAWS 8u
 /* Share of the unit matrix. */
-#define OUTPUT_DAMP 0.05
+#define OUTPUT_DAMP 0.2
 
 struct pass {
     const struct output_task *t;
@@ -24,7 +27,7 @@ struct pass {
 
 uint32_t output_hessian_windows(uint32_t train, uint32_t ctx)
 {
-    return (uint32_t)min_u64(train, div_up(OUTPUT_TOKENS, ctx));
+    return (uint32_t)min_u64((uint64_t)OUTPUT_DRAWS * train, div_up(OUTPUT_TOKENS, ctx));
 }
 
 uint64_t output_hessian_bytes(const struct quantize_options *o, const struct matrix *item)

@@ -29,7 +29,7 @@ struct output_task {
     size_t n_items;
     const struct windows *windows;
     uint32_t train;  /* windows that may be used: the text's first */
-    uint32_t n;      /* of these are used, spread over them */
+    uint32_t n;      /* are used, spread over them; where that is more, some several times, with other labels */
     uint32_t micro;  /* on the device at a time */
     bool head_stays; /* on the device (head.h) */
     struct gpu_arena *block, *hess, *scratch;
@@ -37,7 +37,7 @@ struct output_task {
     struct output_store store;
     const struct tune_hooks *hooks;
 };
-/* Windows to use of `train`: enough tokens to tell a tile's directions apart. */
+/* Windows to use where `train` may be: enough tokens to tell a tile's directions apart; of few windows each several times. */
 uint32_t output_hessian_windows(uint32_t train, uint32_t ctx);
 /* What is stored for a linear, in bytes; 0: it has none. */
 uint64_t output_hessian_bytes(const struct quantize_options *o, const struct matrix *item);

@@ -7,6 +7,10 @@
 
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/quant/method/code_descent.h"
+
+/* Over a linear's columns: the third moves a code in a thousand. */
+#define DESCENT_PASSES 3
 
 static double sum(const double *x, uint32_t n)
 {
@@ -66,6 +70,18 @@ struct row_losses {
     double *norm, *start, *tuned;
 };
 
+/* Of `out`, which q holds: codes one by one, where rows share a loss. */
+static bool descend(const struct linear_task *t, struct qmatrix *q, struct square *s, struct qlinear *out,
+                    double *loss_rows, struct err *e)
+{
+    uint64_t moved;
+    if (!t->outputs.size)
+        return true;
+    square_of(t, s, HESSIAN_TRAIN);
+    return code_descent(t->cmd, t->w, s->view, t->outputs, t->scratch, out, DESCENT_PASSES, &moved, e) &&
+           qmatrix_upload(t->cmd, q, out, e) && losses(t, q, s, HESSIAN_TRAIN, loss_rows, e);
+}
+
 /* Gumbel-Softmax from the start in q, then the guard. out holds the result. */
 static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct square *s, const struct row_losses *l,
                          struct qlinear *out, struct linear_report *report, struct err *e)
@@ -89,9 +105,10 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct 
               losses(t, q, s, HESSIAN_TRAIN, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
     if (ok) {
         report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start, rows_together(t));
-        double loss = sum(l->tuned, rows);
         if (report->rows_rolled_back)
             ok = qmatrix_upload(t->cmd, q, out, e);
+        ok = ok && descend(t, q, s, out, l->tuned, e);
+        double loss = sum(l->tuned, rows);
         if (ok && h->held.size) {
             ok = losses(t, q, s, HESSIAN_HELD, l->tuned, e);
             if (ok && !(sum(l->tuned, rows) <= held_start)) {

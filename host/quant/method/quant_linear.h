@@ -26,7 +26,7 @@ struct linear_task {
  *
  * Guard: a row keeps its start (GPTQ) where Gumbel-Softmax did not lower its loss on the calibration Hessian,
  * and the whole linear keeps its start where the loss on the held-out windows rose. With a Hessian of outputs, rows of a tile have
- * one loss, and keep their start together. */
+ * one loss, and keep their start together; from there codes go on one by one (code_descent.h). */
 bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e);
 
 #endif

@@ -216,7 +216,7 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
              (double)g->decay, (double)g->freeze, (double)g->init_noise, (double)g->init_gap);
     put(id, "learning", text);
     if (p->output_windows) {
-        snprintf(text, sizeof text, "%u windows", p->output_windows);
+        snprintf(text, sizeof text, "%u windows, revision %d", p->output_windows, OUTPUTS_REVISION);
         put(id, "outputs", text);
     }
     snprintf(text, sizeof text, "no");

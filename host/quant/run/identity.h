@@ -15,6 +15,8 @@
 #define METHOD_REVISION 4
 /* The same of what only experts that learn from a text have: other results keep their name, and are recognized. */
 #define EXPERTS_REVISION 2
+/* The same of what Hessians of outputs alone change. */
+#define OUTPUTS_REVISION 2
 
 #define IDENTITY_FIELDS 24
 struct identity {
