@@ -215,7 +215,9 @@ static bool read_size(struct args *a, const struct option *o, const char *value,
                  {"TiB", 1099511627776.0},
                  {"TB", 1e12}};
     char *end;
-    double number = value[0] >= '0' && value[0] <= '9' ? strtod(value, &end) : -1;
+    double number = strtod(value, &end);
+    if (value[0] < '0' || value[0] > '9') /* nor "inf" */
+        number = -1;
     for (size_t i = 0; number >= 0 && i < sizeof units / sizeof *units; i++) {
         double bytes = number * units[i].bytes;
         if (strcmp(end, units[i].name) != 0 || !(bytes >= 1 && bytes < 1e18))

@@ -231,7 +231,9 @@ const char *lib_name(enum gsq_name_kind kind, const char *text, const char *opti
     case GSQ_NAME_COPY_TYPE:
         return find_copy_type(text, option, e);
     case GSQ_NAME_TENSOR_TYPE:
-        return !lib_tensor_type(&rule, text, option, e) ? NULL : rule.type ? rule.type->name : rule.gguf->name;
+        if (!lib_tensor_type(&rule, text, option, e))
+            return NULL;
+        return rule.type ? rule.type->name : rule.gguf ? rule.gguf->name : NULL;
     case GSQ_NAME_GGUF_TYPE:
         return lib_gguf_type(&type, text, option, e) ? type->name : NULL;
     case GSQ_NAME_LLAMA_TYPE:

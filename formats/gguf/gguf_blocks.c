@@ -69,6 +69,7 @@ int gguf_block_code(const struct gguf_type *t, int level)
     const struct layout *l = layout_of(t);
     const int8_t *levels = gguf_block_levels(t);
     int n = t->id == GGML_TQ1_0 ? 3 : 1 << (l->low.bits + l->high.bits), q = levels ? 0 : level + l->bias;
+    /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): a table has a level for each code of so many bits */
     while (levels && q < n && levels[q] != level)
         q++;
     return q >= 0 && q < n ? q : -1;
@@ -318,12 +319,14 @@ bool gguf_scale_to_byte(enum scale_type t, float scale, uint8_t *byte)
 static void block_dequant(const struct gguf_type *t, const struct layout *l, const struct gguf_block *b, float *dst)
 {
     const int8_t *level = gguf_block_levels(t);
-    for (uint32_t i = 0; level && i < t->block; i++) {
-        float s = t->id == GGML_NVFP4   ? e4m3_half((unsigned)b->scale[i / t->codes->group])
+    const struct quant_type *codes = level ? t->codes : NULL; /* what has a table is learned */
+    for (uint32_t i = 0; codes && i < t->block; i++) {
+        const int scale = b->scale[i / codes->group];
+        float s = t->id == GGML_NVFP4   ? e4m3_half((unsigned)scale)
                   : t->id == GGML_MXFP4 ? e8m0_half(b->d)
                                         : f16_to_f32(b->d);
-        if (t->codes && t->codes->super)
-            s *= (float)b->scale[i / t->codes->group];
+        if (codes->super)
+            s *= (float)scale;
         dst[i] = s * (float)level[b->q[i]];
     }
     if (level)

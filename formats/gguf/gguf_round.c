@@ -153,7 +153,7 @@ static float fit_scale(const struct group *g, float sign)
         most = fmaxf(most, fabsf(g->x[i]));
     if (most == 0)
         return 0;
-    float codes = g->levels ? TABLE / 2 : -g->lo; /* on a side */
+    float codes = g->levels ? TABLE / 2.0f : -g->lo; /* on a side */
     search_of(codes, &finer, &finest);
     float coarsest = codes < 8 ? 0.75f : 0.93f;
     for (int k = 0; k <= finer; k++) {

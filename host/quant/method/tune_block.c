@@ -553,7 +553,7 @@ static bool train(struct half *h, struct qlinear *q, struct stage_report *r, str
     if (!judge(h, h->t->w, &r->trained.loss_start, &h->unweighted_start, e))
         return false;
     r->trained.loss_final = r->trained.loss_start;
-    float *soft = malloc(h->gumbel.steps * sizeof *soft);
+    float *soft = calloc(h->gumbel.steps, sizeof *soft);
     if (!soft)
         return err_nomem(e, "the training curve", h->gumbel.steps * sizeof *soft);
     float rate = 1;
