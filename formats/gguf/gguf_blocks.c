@@ -319,13 +319,13 @@ bool gguf_scale_to_byte(enum scale_type t, float scale, uint8_t *byte)
 static void block_dequant(const struct gguf_type *t, const struct layout *l, const struct gguf_block *b, float *dst)
 {
     const int8_t *level = gguf_block_levels(t);
-    const struct quant_type *codes = level ? t->codes : NULL; /* what has a table is learned */
-    for (uint32_t i = 0; codes && i < t->block; i++) {
-        const int scale = b->scale[i / codes->group];
+    const struct quant_type *codes = t->codes; /* NULL: Q1_0, whose block has one scale */
+    for (uint32_t i = 0; level && i < t->block; i++) {
+        const int scale = codes ? b->scale[i / codes->group] : 0;
         float s = t->id == GGML_NVFP4   ? e4m3_half((unsigned)scale)
                   : t->id == GGML_MXFP4 ? e8m0_half(b->d)
                                         : f16_to_f32(b->d);
-        if (codes->super)
+        if (codes && codes->super)
             s *= (float)scale;
         dst[i] = s * (float)level[b->q[i]];
     }
