@@ -437,14 +437,20 @@ const struct family *family_find(const struct model_config *c, struct err *e)
         return NULL;
     if (f)
         return f;
-    for (size_t i = 0; i < N; i++)
-        append(known, sizeof known, &len, i ? ", " : "", families[i].architecture);
+    for (size_t i = 0; i < N; i++) {
+        char short_name[64];
+        snprintf(short_name, sizeof short_name, "%s", families[i].architecture);
+        char *end = strstr(short_name, "ForCausalLM");
+        if (end)
+            *end = 0;
+        append(known, sizeof known, &len, i ? ", " : "", short_name);
+    }
     if (!name[0])
         err_set(e, ERR_USER, "config.json names neither an architecture nor a model_type");
     else
         err_set(e, ERR_USER, "the architecture %s is not supported%s%s", name, lacks ? ": in it, " : "",
                 lacks ? lacks : "");
-    err_hint(e, "supported are %s", known);
+    err_hint(e, "supported are (each with ForCausalLM) %s", known);
     return NULL;
 }
 

@@ -172,7 +172,7 @@ END
 done
 
 damaged architecture
-expect 'unknown architecture' 2 'GPTNeoXForCausalLM is not supported' 'LlamaForCausalLM' -- \
+expect 'unknown architecture' 2 'GPTNeoXForCausalLM is not supported' 'Llama, ' -- \
     "${quantize[@]}" "$tmp/bad" "${out[@]}" --method rtn
 run "$gsq" inspect "$tmp/bad"
 check 'inspect of an unknown architecture still tells' grep -q 'not supported' "$tmp/out"

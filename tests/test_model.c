@@ -649,7 +649,10 @@ static void test_families(void **state)
     assert_int_equal(e.kind, ERR_USER);
     assert_non_null(strstr(e.msg, "FalconForCausalLM"));
     for (size_t i = 0; family_at(i); i++) {
-        assert_non_null(strstr(e.hint, family_at(i)->architecture));
+        char listed[64];
+        snprintf(listed, sizeof listed, "%.*s%s", (int)(strlen(family_at(i)->architecture) - strlen("ForCausalLM")),
+                 family_at(i)->architecture, family_at(i + 1) ? "," : "");
+        assert_non_null(strstr(e.hint, listed));
         struct model_config known = {0}, typed = {0};
         snprintf(known.architecture, sizeof known.architecture, "%s", family_at(i)->architecture);
         snprintf(typed.model_type, sizeof typed.model_type, "%s", family_at(i)->model_type);
