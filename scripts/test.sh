@@ -76,7 +76,7 @@ part_release() {
     else
         count failed lint
     fi
-    run_ctest release -E '^wine$' # has its own part
+    run_ctest release -E '^(wine|mpi)$' # have their own parts
 }
 
 # Runs FUNCTION NAME for each name, two at a time; exit codes are left in build/exit/NAME.

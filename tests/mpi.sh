@@ -8,6 +8,8 @@ command -v python3 >/dev/null || skip "python3 is needed to read JSON"
 [[ -x ${build}/make_big_block ]] || skip 'GSQ_BUILD names no build with test programs'
 export GSQ_VALIDATE=0 LP_NUM_THREADS=1
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+run mpirun.openmpi -n 2 "$gsq" --version
+grep -q 'built for one process' "$tmp/err" && skip "$gsq is built without MPI"
 "$build/make_big_block" "$tmp/dense" --hidden 128 --intermediate 640 --heads 4 --kv 2 --layers 3 --vocab 512
 engine=openmpi
 ranks() { # N COMMAND...: by $engine
