@@ -496,7 +496,6 @@ static void test_comm(void **state)
 {
     struct err e = {0};
     uint32_t data[3] = {1, 2, 3}, all[3] = {0};
-    const uint64_t starts[2] = {0, sizeof data};
     (void)state;
     assert_true(comm_leads());
     assert_int_equal(comm_size(), 1);
@@ -504,16 +503,14 @@ static void test_comm(void **state)
     err_set(&e, ERR_USER, "its own");
     assert_false(comm_agree(false, &e));
     assert_string_equal(e.msg, "its own");
-    assert_true(comm_gather(data, starts, NULL) && comm_broadcast(data, sizeof data, 0, NULL));
-    assert_true(comm_gather_each(data, sizeof data, all, NULL));
+    assert_true(comm_gather(data, 3, 1, sizeof *data, NULL) && comm_broadcast(data, sizeof data, 0, NULL));
+    assert_true(comm_scatter(data, 3, 1, sizeof *data, 1, all, NULL));
     assert_memory_equal(all, data, sizeof data);
-    memset(all, 0, sizeof all);
-    assert_true(comm_scatter(data, starts, 1, all, sizeof all, NULL));
-    assert_memory_equal(all, data, sizeof data);
-    struct comm_part part = comm_part(7, 0);
-    assert_int_equal(part.first, 0);
-    assert_int_equal(part.end, 7);
-    assert_int_equal(comm_traffic().sent, 0);
+    for (uint32_t unit = 1; unit < 9; unit++) {
+        struct comm_part part = comm_part(7, unit, 0);
+        assert_int_equal(part.first, 0);
+        assert_int_equal(part.end, 7);
+    }
 }
 
 static void test_stop(void **state)

@@ -2,12 +2,14 @@
 
 #include <stdlib.h>
 
+#include "host/base/num.h"
 #include "host/base/os.h"
 
-struct comm_part comm_part(uint32_t n, unsigned rank)
+struct comm_part comm_part(uint32_t n, uint32_t unit, unsigned rank)
 {
-    const uint64_t ranks = comm_size();
-    return (struct comm_part){(uint32_t)(n * (uint64_t)rank / ranks), (uint32_t)(n * (rank + UINT64_C(1)) / ranks)};
+    const uint64_t ranks = comm_size(), units = div_up(n, unit);
+    return (struct comm_part){(uint32_t)min_u64(units * rank / ranks * unit, n),
+                              (uint32_t)min_u64(units * (rank + UINT64_C(1)) / ranks * unit, n)};
 }
 
 uint64_t comm_memory_available(void)

@@ -38,23 +38,16 @@ static inline bool comm_leads(void)
 bool comm_agree(bool ok, struct err *e);
 /* data of rank `root` to all. */
 bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e);
-/* data is in comm_size() pieces, rank r's from byte starts[r] to starts[r + 1]; each rank has filled in its own. Then all have all. */
-bool comm_gather(void *data, const uint64_t *starts, struct err *e);
-/* One value of each rank into all[comm_size()]. */
-bool comm_gather_each(const void *mine, uint64_t bytes, void *all, struct err *e);
-/* data of each of the ranks 0 .. have - 1 is in comm_size() pieces (starts as above), one for each rank: mine[have][bytes] is what they
- * have for this one. */
-bool comm_scatter(const void *data, const uint64_t *starts, unsigned have, void *mine, uint64_t bytes, struct err *e);
-/* The part of n things that a rank makes: first .. end - 1, in the order of ranks. */
+/* The part of n things that a rank makes: first .. end - 1, in the order of ranks; whole units of so many things, but the last. */
 struct comm_part {
     uint32_t first, end;
 };
-struct comm_part comm_part(uint32_t n, unsigned rank);
-/* Bytes that this rank has sent and received so far, agreements apart. */
-struct comm_traffic {
-    uint64_t sent, received;
-};
-struct comm_traffic comm_traffic(void);
+struct comm_part comm_part(uint32_t n, uint32_t unit, unsigned rank);
+/* data is n things of `bytes` each, of which each rank has filled in its part. Then all have all. */
+bool comm_gather(void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e);
+/* Each of the ranks 0 .. have - 1 has data of that shape: mine is this rank's part of each, one behind the other. */
+bool comm_scatter(const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have, void *mine,
+                  struct err *e);
 /* os_memory_available, this rank's share of it. */
 uint64_t comm_memory_available(void);
 

@@ -13,7 +13,6 @@
 static struct {
     int rank, size, local_rank, local_size;
     bool started, over; /* over: one rank has failed, or the engine */
-    struct comm_traffic traffic;
 } self = {.size = 1, .local_size = 1};
 
 unsigned comm_rank(void)
@@ -34,11 +33,6 @@ unsigned comm_local_rank(void)
 unsigned comm_local_size(void)
 {
     return (unsigned)self.local_size;
-}
-
-struct comm_traffic comm_traffic(void)
-{
-    return self.traffic;
 }
 
 static bool failed(const char *what, int code, struct err *e)
@@ -98,14 +92,6 @@ bool comm_agree(bool ok, struct err *e)
     return false;
 }
 
-static void count(bool sends, uint64_t bytes)
-{
-    if (sends)
-        self.traffic.sent += bytes;
-    else
-        self.traffic.received += bytes;
-}
-
 /* Without an agreement. */
 static bool spread(uint8_t *data, uint64_t bytes, unsigned root, struct err *e)
 {
@@ -115,7 +101,6 @@ static bool spread(uint8_t *data, uint64_t bytes, unsigned root, struct err *e)
         if (code != MPI_SUCCESS)
             return failed("a broadcast", code, e);
     }
-    count(root == comm_rank(), bytes);
     return true;
 }
 
@@ -132,13 +117,15 @@ bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e)
     return self.size == 1 || (ready(e) && spread(data, bytes, root, e));
 }
 
-bool comm_gather(void *data, const uint64_t *starts, struct err *e)
+bool comm_gather(void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e)
 {
     if (self.size > 1 && !ready(e))
         return false;
-    for (unsigned r = 0; self.size > 1 && r < comm_size(); r++)
-        if (!spread((uint8_t *)data + starts[r], starts[r + 1] - starts[r], r, e))
+    for (unsigned r = 0; self.size > 1 && r < comm_size(); r++) {
+        const struct comm_part part = comm_part(n, unit, r);
+        if (!spread((uint8_t *)data + part.first * bytes, (part.end - part.first) * bytes, r, e))
             return false;
+    }
     return true;
 }
 
@@ -155,37 +142,25 @@ static bool swap(const uint8_t *to_send, uint64_t sends, unsigned to, uint8_t *t
         if (code != MPI_SUCCESS)
             return failed("an exchange", code, e);
     }
-    count(true, sends);
-    count(false, fills);
     return true;
 }
 
-bool comm_scatter(const void *data, const uint64_t *starts, unsigned have, void *mine, uint64_t bytes, struct err *e)
+bool comm_scatter(const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have, void *mine, struct err *e)
 {
     const unsigned ranks = comm_size(), me = comm_rank();
+    const struct comm_part own = comm_part(n, unit, me);
+    const uint64_t fills = (own.end - own.first) * bytes;
     if (ranks > 1 && !ready(e))
         return false;
     if (me < have)
-        memcpy((uint8_t *)mine + me * bytes, (const uint8_t *)data + starts[me], (size_t)bytes);
+        memcpy((uint8_t *)mine + me * fills, (const uint8_t *)data + own.first * bytes, (size_t)fills);
     for (unsigned step = 1; step < ranks; step++) {
         const unsigned to = (me + step) % ranks, from = (me + ranks - step) % ranks;
-        if (!swap((const uint8_t *)data + starts[to], me < have ? starts[to + 1] - starts[to] : 0, to,
-                  (uint8_t *)mine + from * bytes, from < have ? bytes : 0, from, e))
+        const struct comm_part theirs = comm_part(n, unit, to);
+        if (!swap((const uint8_t *)data + theirs.first * bytes, me < have ? (theirs.end - theirs.first) * bytes : 0, to,
+                  (uint8_t *)mine + from * fills, from < have ? fills : 0, from, e))
             return false;
     }
-    return true;
-}
-
-bool comm_gather_each(const void *mine, uint64_t bytes, void *all, struct err *e)
-{
-    memcpy((uint8_t *)all + comm_rank() * bytes, mine, (size_t)bytes);
-    if (self.size == 1)
-        return true;
-    if (!ready(e))
-        return false;
-    for (unsigned r = 0; r < comm_size(); r++)
-        if (!spread((uint8_t *)all + r * bytes, bytes, r, e))
-            return false;
     return true;
 }
 #endif

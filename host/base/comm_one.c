@@ -44,29 +44,17 @@ bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e)
     return true;
 }
 
-bool comm_gather(void *data, const uint64_t *starts, struct err *e)
+bool comm_gather(void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e)
 {
-    (void)data, (void)starts, (void)e;
+    (void)data, (void)n, (void)unit, (void)bytes, (void)e;
     return true;
 }
 
-bool comm_gather_each(const void *mine, uint64_t bytes, void *all, struct err *e)
+bool comm_scatter(const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have, void *mine, struct err *e)
 {
-    (void)e;
-    memcpy(all, mine, (size_t)bytes);
-    return true;
-}
-
-bool comm_scatter(const void *data, const uint64_t *starts, unsigned have, void *mine, uint64_t bytes, struct err *e)
-{
-    (void)starts, (void)e;
+    (void)unit, (void)e;
     if (have)
-        memcpy(mine, data, (size_t)bytes);
+        memcpy(mine, data, (size_t)(n * bytes));
     return true;
-}
-
-struct comm_traffic comm_traffic(void)
-{
-    return (struct comm_traffic){0};
 }
 #endif

@@ -236,19 +236,11 @@ static void free_scores(struct eval *ev)
 }
 
 /* Each rank's windows to all ranks. */
-static bool share_scores(const struct eval *ev, bool ok, struct err *e)
+static bool share_scores(const struct eval *ev, struct err *e)
 {
-    uint64_t *starts = malloc((comm_size() + 1) * sizeof *starts);
-    ok = ok && (starts || err_nomem(e, "the parts of ranks", (comm_size() + 1) * sizeof *starts));
-    for (unsigned r = 0; ok && r < comm_size(); r++) {
-        const struct comm_part part = comm_part(ev->all.n, r);
-        starts[r] = part.first * (uint64_t)ev->all.ctx * sizeof(float);
-        starts[r + 1] = part.end * (uint64_t)ev->all.ctx * sizeof(float);
-    }
-    ok = comm_agree(ok, e);
+    bool ok = true;
     for (int i = 0; ok && i < SCORE_COUNT; i++)
-        ok = !ev->scores[i] || comm_gather(ev->scores[i], starts, e);
-    free(starts);
+        ok = !ev->scores[i] || comm_gather(ev->scores[i], ev->all.n, 1, ev->all.ctx * sizeof(float), e);
     return ok;
 }
 
@@ -297,7 +289,7 @@ static bool check_same_tokens(struct forward *f, const struct windows *reference
 static bool score_part(struct eval *ev, struct err *e)
 {
     struct forward *f = &ev->f;
-    const struct comm_part part = comm_part(ev->all.n, comm_rank());
+    const struct comm_part part = comm_part(ev->all.n, 1, comm_rank());
     bool ok = forward_models(f, e);
     if (part.first == part.end)
         return ok;
@@ -328,7 +320,7 @@ static bool eval_run(struct eval *ev, struct err *e)
     if (f->sides == 2 && !(ev->sums.kls = malloc(scored * sizeof *ev->sums.kls)))
         return err_nomem(e, "the divergence of each position", scored * sizeof *ev->sums.kls);
     bool ok = alloc_scores(ev, e) && score_part(ev, e);
-    ok = share_scores(ev, ok, e);
+    ok = comm_agree(ok, e) && share_scores(ev, e);
     if (ok)
         sum_scores(ev);
     return ok && forward_tell(f, "done", e);

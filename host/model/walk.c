@@ -2,10 +2,9 @@
 
 #include <stdlib.h>
 
-#include "host/base/comm.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
-#include "host/gpu/gpu_cmd.h"
+#include "host/gpu/gpu_share.h"
 
 /* The batch in work is all recorded. */
 static bool leave(struct walk *w, struct err *e)
@@ -29,19 +28,11 @@ static bool is_shared(const struct walk *w)
     return w->share && w->keep && comm_size() > 1;
 }
 
-/* Whole batches, so that each is what it would be on one rank. */
-static struct comm_part windows_of(const struct walk *w, unsigned rank)
-{
-    const struct comm_part b = comm_part((uint32_t)div_up(w->windows, w->batch), rank);
-    return (struct comm_part){(uint32_t)min_u64((uint64_t)b.first * w->batch, w->windows),
-                              (uint32_t)min_u64((uint64_t)b.end * w->batch, w->windows)};
-}
-
 static void begin(struct walk *w)
 {
     struct comm_part mine = {0, w->windows};
     if (is_shared(w))
-        mine = windows_of(w, comm_rank());
+        mine = comm_part(w->windows, w->batch, comm_rank()); /* batches are what they would be on one rank */
     w->begun = true;
     w->at = w->start = mine.first;
     w->end = mine.end;
@@ -66,20 +57,13 @@ bool walk_next(struct walk *w, struct err *e)
 /* The windows of a rank from there to all others. */
 static bool spread(const struct walk *w, unsigned rank, void *room, struct err *e)
 {
-    const struct comm_part part = windows_of(w, rank);
+    const struct comm_part part = comm_part(w->windows, w->batch, rank);
     const uint64_t window = w->staging.size / w->batch;
     for (uint32_t at = part.first, n; at < part.end; at += n) {
-        struct gpu_view x = w->staging;
         n = (uint32_t)min_u64(part.end - at, w->batch);
-        if (rank == comm_rank() &&
-            (!acts_get(w->acts, w->first + at, n, w->staging, &x, e) || !gpu_download(w->cmd, x, room, n * window, e)))
-            return false;
-        if (!comm_broadcast(room, n * window, rank, e))
-            return false;
-        if (rank == comm_rank())
-            continue;
-        gpu_upload(w->cmd, gpu_slice(w->staging, 0, n * window), room, n * window);
-        if (!acts_put(w->acts, w->first + at, n, gpu_slice(w->staging, 0, n * window), e))
+        struct gpu_view x = gpu_slice(w->staging, 0, n * window);
+        if ((rank == comm_rank() && !acts_get(w->acts, w->first + at, n, w->staging, &x, e)) ||
+            !gpu_share(w->cmd, x, rank, room, e) || (rank != comm_rank() && !acts_put(w->acts, w->first + at, n, x, e)))
             return false;
     }
     return true;

@@ -2,9 +2,9 @@
 
 #include <stdlib.h>
 
-#include "host/base/comm.h"
 #include "host/base/num.h"
 #include "host/gpu/gpu_gemm.h"
+#include "host/gpu/gpu_share.h"
 #include "host/gpu/tiled.h"
 
 _Static_assert(HESSIAN_TILE * 4 % GPU_ALLOC_ALIGN == 0, "tiles start aligned");
@@ -154,18 +154,6 @@ void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum 
     }
 }
 
-/* A part of a view from a rank to all others, by way of host memory. */
-static bool spread(struct gpu_cmd *cmd, struct gpu_view part, unsigned rank, void *room, struct err *e)
-{
-    if (rank == comm_rank() && !gpu_download(cmd, part, room, part.size, e))
-        return false;
-    if (!comm_broadcast(room, part.size, rank, e))
-        return false;
-    if (rank != comm_rank())
-        gpu_upload(cmd, part, room, part.size);
-    return true;
-}
-
 bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e)
 {
     const uint64_t row = h->n * 4ull, held_row = held_cols(h->n) * 4ull;
@@ -173,8 +161,9 @@ bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e)
     bool ok = comm_agree(room || err_nomem(e, "rows of a Hessian between ranks", HESSIAN_TILE * row), e);
     for (uint32_t i = 0; ok && i < h->n; i += HESSIAN_TILE) {
         const uint32_t rows = tile_at(h->n, i);
-        ok = spread(cmd, gpu_slice(h->train, i * row, rows * row), owner(h->n, i), room, e) &&
-             (!h->held.size || spread(cmd, gpu_slice(h->held, i * held_row, rows * held_row), owner(h->n, i), room, e));
+        ok = gpu_share(cmd, gpu_slice(h->train, i * row, rows * row), owner(h->n, i), room, e) &&
+             (!h->held.size ||
+              gpu_share(cmd, gpu_slice(h->held, i * held_row, rows * held_row), owner(h->n, i), room, e));
     }
     ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
     free(room);

@@ -4,11 +4,10 @@
 #define QUANT_SHARE_H
 
 #include "formats/quant_type.h"
-#include "host/base/comm.h"
-#include "host/gpu/gpu_cmd.h"
+#include "host/gpu/gpu_share.h"
 
-/* Rows [first, end) that a rank has, in units of 64. */
-struct comm_part share_rows(uint32_t rows, unsigned rank);
+/* Rows [first, end) that this rank has. */
+struct comm_part share_rows(uint32_t rows);
 /* Floats of host memory that share_sum and share_weights need as room. */
 uint64_t share_room(uint32_t rows, uint32_t cols);
 /* sum[own rows, cols] += x[rows, cols] of ranks 0 .. have - 1, one after the other; first: sum begins with rank 0's. */
@@ -18,7 +17,5 @@ bool share_sum(struct gpu_cmd *cmd, struct gpu_view x, uint32_t rows, uint32_t c
 bool share_weights(struct gpu_cmd *cmd, struct gpu_view w, uint32_t rows, uint32_t cols, float *room, struct err *e);
 /* The same of codes and scales. */
 bool share_codes(struct qlinear *q, struct err *e);
-/* The same of one value of a row. */
-bool share_doubles(double *x, uint32_t rows, struct err *e);
 
 #endif

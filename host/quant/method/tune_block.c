@@ -230,9 +230,9 @@ static bool chunk(struct half *h, const uint32_t *list, uint32_t n, bool add, st
 static bool sum_chunks(struct half *h, uint32_t n, uint32_t each, float *sums, struct err *e)
 {
     const uint32_t room = 2 * h->n_chunks, ranks = comm_size();
-    const float *mine = h->chunk_errors + (size_t)comm_rank() * room;
-    if (!gpu_download(h->t->m->cmd, h->chunks, (void *)mine, room * sizeof *mine, e) ||
-        !comm_gather_each(mine, room * sizeof *mine, h->chunk_errors, e))
+    float *mine = h->chunk_errors + (size_t)comm_rank() * room;
+    if (!gpu_download(h->t->m->cmd, h->chunks, mine, room * sizeof *mine, e) ||
+        !comm_gather(h->chunk_errors, ranks, 1, room * sizeof *mine, e))
         return false;
     for (uint32_t k = 0; k < each; k++)
         sums[k] = 0;
@@ -270,7 +270,7 @@ static bool accumulate_shared(struct half *h, const uint32_t *list, uint32_t n, 
     }
     for (uint32_t i = 0; i < h->t->block.n; i++) {
         const struct member *of = &h->members[i];
-        const struct comm_part own = share_rows(h->t->block.items[i].rows, comm_rank());
+        const struct comm_part own = share_rows(h->t->block.items[i].rows);
         const uint64_t row = h->t->block.items[i].cols * 4ull;
         if (of->trained && own.end > own.first)
             gpu_upload(cmd, gpu_slice(h->grads.w[i], own.first * row, (own.end - own.first) * row), of->sum,
@@ -470,7 +470,7 @@ static bool alloc_member(struct half *h, uint32_t i, struct err *e)
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
     if (!qmatrix_create(&of->q, t->arena, item->rows, item->cols, item->spec, e))
         return false;
-    const struct comm_part own = h->shared ? share_rows(item->rows, comm_rank()) : (struct comm_part){0, item->rows};
+    const struct comm_part own = h->shared ? share_rows(item->rows) : (struct comm_part){0, item->rows};
     uint32_t most = gumbel_rows(t->m->gpu, &of->q);
     of->parts = calloc(div_up(item->rows, most), sizeof *of->parts);
     of->sum = h->shared ? malloc((own.end - own.first) * bytes / item->rows + 1) : NULL;
