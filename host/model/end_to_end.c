@@ -1,5 +1,7 @@
 #include "host/model/end_to_end.h"
 
+#include <stdlib.h>
+
 #include "host/base/num.h"
 #include "host/gpu/tiled.h"
 #include "host/model/walk.h"
@@ -236,4 +238,17 @@ bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, con
             return false;
     }
     return true;
+}
+
+bool end_to_end_sampled(struct end_to_end *w, uint32_t n, uint32_t train, uint64_t seed,
+                        const struct acts_options *room, struct err *e)
+{
+    uint32_t *list = malloc(n * sizeof *list);
+    bool ok = (list || err_nomem(e, "the list of windows", n * sizeof *list)) && end_to_end_create(w, n, room, e);
+    for (uint32_t i = 0; ok && i < n; i++)
+        list[i] = end_to_end_spread(i, n, train);
+    w->seed = (uint32_t)(seed ^ seed >> 32);
+    ok = ok && end_to_end_step(w, list, n, &(struct end_to_end_loss){.factor = 1}, e);
+    free(list);
+    return ok;
 }

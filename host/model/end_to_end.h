@@ -70,5 +70,13 @@ bool end_to_end_forward(struct end_to_end *w, const uint32_t *list, uint32_t n, 
  * teacher a loss is not told: to->factor alone counts, each position's gradient times that. */
 bool end_to_end_step(struct end_to_end *w, const uint32_t *list, uint32_t n, const struct end_to_end_loss *to,
                      struct err *e);
+/* Window i of n that are spread over the first `train` of a text. */
+static inline uint32_t end_to_end_spread(uint32_t i, uint32_t n, uint32_t train)
+{
+    return (uint32_t)((uint64_t)i * train / n);
+}
+/* end_to_end_create, then one step without a teacher over n such windows. Blocks and windows are set. */
+bool end_to_end_sampled(struct end_to_end *w, uint32_t n, uint32_t train, uint64_t seed,
+                        const struct acts_options *room, struct err *e);
 
 #endif

@@ -200,6 +200,15 @@ uint32_t output_hessian_cols(uint32_t n)
     return held_cols(n);
 }
 
+bool output_hessian_create(struct gpu_view *tiles, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n,
+                           struct err *e)
+{
+    if (!gpu_alloc_rows(arena, n, output_hessian_cols(n) * sizeof(float), HESSIAN_TILE, tiles, e))
+        return false;
+    gpu_fill(cmd, *tiles, 0);
+    return true;
+}
+
 void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
                         struct gpu_view g, uint32_t tokens, float factor)
 {

@@ -54,6 +54,9 @@ double hessian_products(uint32_t n);
  * Ho = E[g g^T] of the gradients g of what a linear gives (output_hessian.h), in its tiles on the diagonal alone: what lies beyond
  * counts as 0. [n, output_hessian_cols(n)]: a tile's rows after the other's, each as wide as the first. */
 uint32_t output_hessian_cols(uint32_t n);
+/* Zeroed. */
+bool output_hessian_create(struct gpu_view *tiles, struct gpu_cmd *cmd, struct gpu_arena *arena, uint32_t n,
+                           struct err *e);
 /* Those of rows [row0, row0 + rows) += factor * g^T g for g[tokens, rows]. row0 is a multiple of 64. */
 void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
                         struct gpu_view g, uint32_t tokens, float factor);

@@ -66,12 +66,9 @@ static bool create_sums(struct pass *p, uint32_t layer, struct err *e)
     bool wants = !p->t->store.wants || p->t->store.wants(p->t->store.ctx, layer);
     for (uint32_t i = 0; i < p->most; i++) {
         p->tiles[i] = (struct gpu_view){0};
-        if (i >= b.n || !wants || !output_hessian_bytes(p->t->o, &b.items[i]))
-            continue;
-        if (!gpu_alloc_rows(p->t->hess, b.items[i].rows, output_hessian_cols(b.items[i].rows) * sizeof(float),
-                            HESSIAN_TILE, &p->tiles[i], e))
+        if (i < b.n && wants && output_hessian_bytes(p->t->o, &b.items[i]) &&
+            !output_hessian_create(&p->tiles[i], p->t->m->cmd, p->t->hess, b.items[i].rows, e))
             return false;
-        gpu_fill(p->t->m->cmd, p->tiles[i], 0);
     }
     return true;
 }
@@ -176,17 +173,9 @@ bool output_hessians_count(const struct output_task *t, uint32_t layer, struct e
 bool output_hessians(const struct output_task *t, struct err *e)
 {
     struct pass p;
-    uint32_t *list = malloc(t->n * sizeof *list);
-    bool ok = pass_create(&p, t, e) && (list || err_nomem(e, "the list of windows", t->n * sizeof *list)) &&
-              end_to_end_create(&p.model, t->n, &t->room, e);
-    if (ok) {
-        for (uint32_t i = 0; i < t->n; i++)
-            list[i] = (uint32_t)((uint64_t)i * t->train / t->n);
-        p.model.blocks = (struct end_to_end_blocks){.ctx = &p, .load = load, .grads = grads, .learn = learn};
-        p.model.windows = t->windows;
-        p.model.seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32);
-        ok = end_to_end_step(&p.model, list, t->n, &(struct end_to_end_loss){.factor = 1}, e);
-    }
-    free(list);
+    bool ok = pass_create(&p, t, e);
+    p.model.blocks = (struct end_to_end_blocks){.ctx = &p, .load = load, .grads = grads, .learn = learn};
+    p.model.windows = t->windows;
+    ok = ok && end_to_end_sampled(&p.model, t->n, t->train, t->o->seed, &t->room, e);
     return pass_destroy(&p, ok, e);
 }

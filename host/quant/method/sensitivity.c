@@ -82,12 +82,9 @@ static bool create_sums(struct pass *p, uint32_t layer, struct err *e)
     for (uint32_t i = 0; i < p->most; i++) {
         p->tiles[i] = (struct gpu_view){0};
         p->cut[i] = false;
-        if (i >= b.n || !tries_any(p, &b.items[i]))
-            continue;
-        if (!gpu_alloc_rows(p->t->hess, b.items[i].rows, output_hessian_cols(b.items[i].rows) * sizeof(float),
-                            HESSIAN_TILE, &p->tiles[i], e))
+        if (i < b.n && tries_any(p, &b.items[i]) &&
+            !output_hessian_create(&p->tiles[i], cmd_of(p), p->t->hess, b.items[i].rows, e))
             return false;
-        gpu_fill(cmd_of(p), p->tiles[i], 0);
     }
     return true;
 }
@@ -236,7 +233,7 @@ static void frequencies(const struct pass *p, double *out)
     for (uint32_t i = 0; i < vocab_of(p); i++)
         out[i] = 0;
     for (uint32_t i = 0; i < t->n_used; i++) {
-        const uint32_t *ids = t->windows->ids + (uint64_t)i * t->train / t->n_used * t->m->ctx;
+        const uint32_t *ids = t->windows->ids + (uint64_t)end_to_end_spread(i, t->n_used, t->train) * t->m->ctx;
         for (uint32_t k = 0; k < t->m->ctx; k++)
             out[ids[k]] += scale * scale / tokens_of(p);
     }
@@ -384,24 +381,16 @@ bool sensitivity_count(const struct sensitivity_task *t, struct err *e)
 bool sensitivity_measure(const struct sensitivity_task *t, double *costs, struct err *e)
 {
     struct pass p;
-    uint32_t *list = malloc(t->n_used * sizeof *list);
-    bool ok = pass_create(&p, t, e) && (list || err_nomem(e, "the list of windows", t->n_used * sizeof *list)) &&
-              end_to_end_create(&p.model, t->n_used, &t->room, e);
-    if (ok) {
-        for (uint32_t i = 0; i < t->n_used; i++)
-            list[i] = (uint32_t)((uint64_t)i * t->train / t->n_used);
-        p.costs = costs;
-        p.model.blocks = (struct end_to_end_blocks){.ctx = &p,
-                                                    .load = load,
-                                                    .grads = grads,
-                                                    .learn = learn,
-                                                    .inputs = on_inputs,
-                                                    .head = on_head,
-                                                    .embedding = on_embedding};
-        p.model.windows = t->windows;
-        p.model.seed = (uint32_t)(t->o->seed ^ t->o->seed >> 32);
-        ok = end_to_end_step(&p.model, list, t->n_used, &(struct end_to_end_loss){.factor = 1}, e) && try_ends(&p, e);
-    }
-    free(list);
+    bool ok = pass_create(&p, t, e);
+    p.costs = costs;
+    p.model.blocks = (struct end_to_end_blocks){.ctx = &p,
+                                                .load = load,
+                                                .grads = grads,
+                                                .learn = learn,
+                                                .inputs = on_inputs,
+                                                .head = on_head,
+                                                .embedding = on_embedding};
+    p.model.windows = t->windows;
+    ok = ok && end_to_end_sampled(&p.model, t->n_used, t->train, t->o->seed, &t->room, e) && try_ends(&p, e);
     return pass_destroy(&p, ok, e);
 }

@@ -134,14 +134,7 @@ static bool measure(struct job *j, struct err *e)
                                  .room = acts_in(p->measure_acts, j->work_dir),
                                  .hooks = &hooks};
     job_begin(j, WORK_MEASURE, job_measure_work(j));
-    bool ok = sensitivity_measure(&t, a->costs, e);
-    job_end(j);
-    gpu_arena_trim(j->block);
-    gpu_arena_trim(j->hess);
-    gpu_arena_trim(j->scratch);
-    job_clock(j, PHASE_CALIBRATE, &clock);
-    j->detail[0] = 0;
-    return ok || (e->kind != ERR_STOPPED && err_context(e, "measuring what types cost"));
+    return job_end_way_back(j, sensitivity_measure(&t, a->costs, e), "measuring what types cost", &clock, e);
 }
 
 bool job_choose_measured(struct job *j, struct quantize_options *o, struct err *e)

@@ -149,6 +149,8 @@ double job_judge_work(const struct job *j);
 /* A piece of work begins, and ends. */
 void job_begin(struct job *j, enum work kind, double seconds);
 void job_end(struct job *j);
+/* Of a pass there and back before the blocks, which had the device to itself: what it took is free, and an error says `what` it was. */
+bool job_end_way_back(struct job *j, bool ok, const char *what, uint64_t *clock, struct err *e);
 /* A progress event of a phase, as of now; callers may add to it. */
 struct progress_event job_event(const struct job *j, const char *phase);
 /* A walk over that many windows of acts in the plan's batches, with progress. */

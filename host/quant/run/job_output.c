@@ -54,14 +54,7 @@ bool job_outputs(struct job *j, struct err *e)
                             .store = {j, wants, save},
                             .hooks = &hooks};
     job_begin(j, WORK_OUTPUT, job_output_work(j));
-    bool ok = output_hessians(&t, e);
-    job_end(j);
-    gpu_arena_trim(j->block);
-    gpu_arena_trim(j->hess);
-    gpu_arena_trim(j->scratch);
-    job_clock(j, PHASE_CALIBRATE, &clock);
-    j->detail[0] = 0;
-    return ok || (e->kind != ERR_STOPPED && err_context(e, "the pass for Hessians of outputs"));
+    return job_end_way_back(j, output_hessians(&t, e), "the pass for Hessians of outputs", &clock, e);
 }
 
 bool job_load_outputs(struct job *j, const struct matrix *item, struct gpu_view *tiles, struct err *e)

@@ -457,8 +457,8 @@ void job_expect(struct job *j, bool replay)
 
 void job_judge_prediction(const struct job *j)
 {
-    static const char *const names[] = {"check", "sample", "measure", "outputs", "load",   "forward", "hessian",
-                                        "round", "learn",  "train",   "scales",  "store",  "export"};
+    static const char *const names[] = {"check", "sample", "measure", "outputs", "load",  "forward", "hessian",
+                                        "round", "learn",  "train",   "scales",  "store", "export"};
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
         const struct eta_kind *k = &j->eta.kind[i];
         if (k->spent > 0)
@@ -477,6 +477,17 @@ void job_begin(struct job *j, enum work kind, double seconds)
 void job_end(struct job *j)
 {
     eta_end(&j->eta, os_now_ns());
+}
+
+bool job_end_way_back(struct job *j, bool ok, const char *what, uint64_t *clock, struct err *e)
+{
+    job_end(j);
+    gpu_arena_trim(j->block);
+    gpu_arena_trim(j->hess);
+    gpu_arena_trim(j->scratch);
+    job_clock(j, PHASE_CALIBRATE, clock);
+    j->detail[0] = 0;
+    return ok || (e->kind != ERR_STOPPED && err_context(e, "%s", what));
 }
 
 struct progress_event job_event(const struct job *j, const char *phase)
