@@ -66,19 +66,14 @@ const char *chat_format_name(const struct chat_format *f)
     return f->name;
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
 static void put(struct strbuf *out, const char *text, bool trim)
 {
     size_t n = strlen(text);
-    while (trim && n && is_space(*text)) {
+    while (trim && n && str_is_space(*text)) {
         text++;
         n--;
     }
-    while (trim && n && is_space(text[n - 1]))
+    while (trim && n && str_is_space(text[n - 1]))
         n--;
     strbuf_add(out, text, n);
 }

@@ -145,22 +145,28 @@ enum gguf_latent gguf_name_to_latent(const struct model_config *c, const char *n
 #define MIXED_WHOLE "ssm_in"
 static const char *const mixed_names[] = {[MIXED_NONE] = "", [MIXED_QKV] = "attn_qkv", [MIXED_GATE] = "attn_gate"};
 
-enum gguf_mixed gguf_name_to_mixed(const struct model_config *c, const char *name, char *out, size_t cap)
+/* Of a matrix that is two tensors in a GGUF, named as `whole` is where it is one: which of names[1] and names[2] this is, or 0; out: its
+ * Hugging Face module. Families without these parts have none. */
+static unsigned which_of_two(const struct model_config *c, uint32_t parts, const char *const names[3],
+                             const char *whole, const char *name, char *out, size_t cap)
 {
     const struct family *f = family_of(c);
     const char *suffix;
     size_t n = module_length(name, &suffix), number, digits;
-    if (!f || !(f->parts & PARTS_DELTA_GROUPED) || strcmp(suffix, ".weight") != 0 ||
+    if (!f || !(f->parts & parts) || strcmp(suffix, ".weight") != 0 ||
         !split_block(name, n, GGUF_BLOCK, &number, &digits))
-        return MIXED_NONE;
+        return 0;
     size_t rest = number + digits + 1;
-    enum gguf_mixed part = same(name + rest, n - rest, mixed_names[MIXED_QKV])    ? MIXED_QKV
-                           : same(name + rest, n - rest, mixed_names[MIXED_GATE]) ? MIXED_GATE
-                                                                                  : MIXED_NONE;
+    unsigned part = same(name + rest, n - rest, names[1]) ? 1 : same(name + rest, n - rest, names[2]) ? 2 : 0;
     if (part)
-        block_part_name(c, block_part_named_gguf(f, MIXED_WHOLE, strlen(MIXED_WHOLE)),
-                        (uint32_t)strtoul(name + number, NULL, 10), 0, out, cap);
+        block_part_name(c, block_part_named_gguf(f, whole, strlen(whole)), (uint32_t)strtoul(name + number, NULL, 10),
+                        0, out, cap);
     return part;
+}
+
+enum gguf_mixed gguf_name_to_mixed(const struct model_config *c, const char *name, char *out, size_t cap)
+{
+    return (enum gguf_mixed)which_of_two(c, PARTS_DELTA_GROUPED, mixed_names, MIXED_WHOLE, name, out, cap);
 }
 
 bool gguf_name_of_mixed(const char *name, enum gguf_mixed part, char *out, size_t cap)
@@ -212,20 +218,7 @@ static const char *const shared_names[] = {
 
 enum gguf_shared gguf_name_to_shared(const struct model_config *c, const char *name, char *out, size_t cap)
 {
-    const struct family *f = family_of(c);
-    const char *suffix, *up = shared_names[SHARED_UP];
-    size_t n = module_length(name, &suffix), number, digits;
-    if (!f || !(f->parts & PARTS_SHARED_FUSED) || strcmp(suffix, ".weight") != 0 ||
-        !split_block(name, n, GGUF_BLOCK, &number, &digits))
-        return SHARED_NONE;
-    size_t rest = number + digits + 1;
-    enum gguf_shared part = same(name + rest, n - rest, shared_names[SHARED_GATE]) ? SHARED_GATE
-                            : same(name + rest, n - rest, up)                      ? SHARED_UP
-                                                                                   : SHARED_NONE;
-    if (part)
-        block_part_name(c, block_part_named_gguf(f, up, strlen(up)), (uint32_t)strtoul(name + number, NULL, 10), 0, out,
-                        cap);
-    return part;
+    return (enum gguf_shared)which_of_two(c, PARTS_SHARED_FUSED, shared_names, shared_names[SHARED_UP], name, out, cap);
 }
 
 const char *gguf_name_of_shared(enum gguf_shared part, uint32_t layer, char out[64])

@@ -34,15 +34,15 @@ static char *side_text(const char *dir, const char *name, size_t *size)
     return there ? text : NULL;
 }
 
-/* A string, or a list where one is named "default". */
-static const char *of_item(const cJSON *item)
+const char *chat_template_default(const cJSON *item)
 {
+    const char *found = cJSON_IsString(item) ? item->valuestring : NULL;
     for (const cJSON *one = cJSON_IsArray(item) ? item->child : NULL; one; one = one->next) {
         const cJSON *name = json_get(one, "name"), *text = json_get(one, "template");
         if (cJSON_IsString(name) && cJSON_IsString(text) && strcmp(name->valuestring, "default") == 0)
-            return text->valuestring;
+            found = text->valuestring;
     }
-    return cJSON_IsString(item) ? item->valuestring : NULL;
+    return found;
 }
 
 static char *of_config(const char *dir)
@@ -51,7 +51,7 @@ static char *of_config(const char *dir)
     char *text = side_text(dir, "tokenizer_config.json", &size), *found = NULL;
     struct err e = {0};
     cJSON *config = text ? json_parse(text, size, "tokenizer_config.json", &e) : NULL;
-    const char *mine = of_item(json_get(config, "chat_template"));
+    const char *mine = chat_template_default(json_get(config, "chat_template"));
     if (mine)
         found = str_dup(mine);
     cJSON_Delete(config);

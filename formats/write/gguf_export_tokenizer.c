@@ -5,6 +5,7 @@
 
 #include "formats/write/gguf_export.h"
 #include "formats/json.h"
+#include "formats/read/chat_template.h"
 #include "formats/tokenizer/tokenizer.h"
 #include "formats/tokenizer/tokenizer_file.h"
 #include "formats/side_file.h"
@@ -394,12 +395,10 @@ static bool put_chat_templates(struct tokenizer_files *f)
     if (!put_template_files(&t, &found))
         return false;
     const cJSON *item = found ? NULL : json_get(f->tokenizer_config, "chat_template"), *one;
-    const char *main = text_of(item);
+    const char *main = chat_template_default(item);
     for (one = cJSON_IsArray(item) ? item->child : NULL; one; one = one->next) {
         const char *name = text_of(json_get(one, "name")), *text = text_of(json_get(one, "template"));
-        if (name && text && strcmp(name, "default") == 0)
-            main = text;
-        else if (name && text)
+        if (name && text && strcmp(name, "default") != 0)
             put_named_template(&t, name, text);
     }
     if (main)

@@ -19,6 +19,11 @@ unsigned str_distance(const char *a, const char *b);
 /* Whether s ends so, and is longer; nocase: letters of ASCII in either case. */
 bool str_ends(const char *s, const char *end);
 bool str_ends_nocase(const char *s, const char *end);
+/* White space of ASCII, as JSON has it: space, tab, newline, carriage return. */
+static inline bool str_is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 /* False if these bytes are not UTF-8 (RFC 3629: no surrogates, no overlong forms); *bad is then the offset.
  */

@@ -35,11 +35,6 @@ struct tasks {
 
 /* ---- from text to tokens ---- */
 
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
 /* Where the tokens of `whole` leave those of the question; at least one token is the choice's. */
 static uint32_t parting(const uint32_t *question, size_t n, const uint32_t *whole, size_t n_whole)
 {
@@ -74,7 +69,7 @@ static bool read_choice(struct tasks *t, const struct tokenizer *tok, const uint
     size_t length = strlen(q->text), n;
     struct strbuf whole = {0};
     strbuf_puts(&whole, q->text);
-    if (length && !is_space(q->text[length - 1]) && !is_space(choice[0]))
+    if (length && !str_is_space(q->text[length - 1]) && !str_is_space(choice[0]))
         strbuf_puts(&whole, " ");
     strbuf_puts(&whole, choice);
     bool ok = !whole.failed || err_nomem(e, "a question", length);

@@ -20,20 +20,23 @@ static const unsigned folder_bits[] = {2, 3, 4, 8};
 
 /* ---- sizes ---- */
 
+/* Of a GGUF's type or, where it is NULL, as codes in a folder. */
+static uint64_t stored_bytes(const struct matrix *x, const struct gguf_type *type, const struct quant_spec *spec)
+{
+    return type ? round_up(x->rows * gguf_row_bytes(type, x->cols), GGUF_ALIGN)
+                : (uint64_t)ceil(quant_spec_bpw(spec, x->rows, x->cols) * (double)x->rows * x->cols / 8);
+}
+
 /* As type i is stored. */
 static uint64_t bytes_of(const struct allotment *a, const struct matrix *x, uint32_t i)
 {
-    if (a->types[i])
-        return round_up(x->rows * gguf_row_bytes(a->types[i], x->cols), GGUF_ALIGN);
-    return (uint64_t)ceil(quant_spec_bpw(&a->specs[i], x->rows, x->cols) * (double)x->rows * x->cols / 8);
+    return stored_bytes(x, a->types[i], &a->specs[i]);
 }
 
 /* As the plan has it. */
 static uint64_t bytes_now(const struct matrix *x)
 {
-    return x->type    ? round_up(x->rows * gguf_row_bytes(x->type, x->cols), GGUF_ALIGN)
-           : x->coded ? (uint64_t)ceil(quant_spec_bpw(&x->spec, x->rows, x->cols) * (double)x->rows * x->cols / 8)
-                      : 0;
+    return x->type || x->coded ? stored_bytes(x, x->type, &x->spec) : 0;
 }
 
 /* ---- what may be chosen ---- */
