@@ -503,8 +503,11 @@ static void test_comm(void **state)
     err_set(&e, ERR_USER, "its own");
     assert_false(comm_agree(false, &e));
     assert_string_equal(e.msg, "its own");
-    assert_true(comm_gather(data, 3, 1, sizeof *data, NULL) && comm_broadcast(data, sizeof data, 0, NULL));
-    assert_true(comm_scatter(data, 3, 1, sizeof *data, 1, all, NULL));
+    assert_true(comm_gather(COMM_STATES, data, 3, 1, sizeof *data, NULL) &&
+                comm_broadcast(COMM_SETTINGS, data, sizeof data, 0, NULL));
+    assert_true(comm_scatter(COMM_GRADIENTS, data, 3, 1, sizeof *data, 1, all, NULL));
+    const struct comm_bytes counted = comm_counted(), none = {0}; /* one process sends nothing */
+    assert_memory_equal(&counted, &none, sizeof none);
     assert_memory_equal(all, data, sizeof data);
     for (uint32_t unit = 1; unit < 9; unit++) {
         struct comm_part part = comm_part(7, unit, 0);

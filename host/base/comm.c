@@ -5,9 +5,33 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 
+const char *const comm_kind_names[COMM_KINDS] = {
+    [COMM_SETTINGS] = "settings", [COMM_SCORES] = "scores",       [COMM_STATES] = "hidden states",
+    [COMM_HESSIANS] = "Hessians", [COMM_GRADIENTS] = "gradients", [COMM_WEIGHTS] = "weights",
+    [COMM_LOSSES] = "losses",     [COMM_CODES] = "codes",
+};
+
+static struct comm_bytes counted;
+
+struct comm_bytes comm_counted(void)
+{
+    return counted;
+}
+
+void comm_count(enum comm_kind kind, uint64_t sent, uint64_t received)
+{
+    counted.sent[kind] += sent;
+    counted.received[kind] += received;
+}
+
 struct comm_part comm_part(uint32_t n, uint32_t unit, unsigned rank)
 {
-    const uint64_t ranks = comm_size(), units = div_up(n, unit);
+    return comm_part_of(n, unit, rank, comm_size());
+}
+
+struct comm_part comm_part_of(uint32_t n, uint32_t unit, unsigned rank, unsigned all)
+{
+    const uint64_t ranks = all, units = div_up(n, unit);
     return (struct comm_part){(uint32_t)min_u64(units * rank / ranks * unit, n),
                               (uint32_t)min_u64(units * (rank + UINT64_C(1)) / ranks * unit, n)};
 }

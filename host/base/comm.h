@@ -34,20 +34,45 @@ static inline bool comm_leads(void)
     return comm_rank() == 0;
 }
 
+/* What goes between ranks, by what it is. */
+enum comm_kind {
+    COMM_SETTINGS,  /* what all take over from rank 0 */
+    COMM_SCORES,    /* of evaluated windows */
+    COMM_STATES,    /* hidden states */
+    COMM_HESSIANS,  /* rows of tiles */
+    COMM_GRADIENTS, /* of a chunk, to the ranks that have the rows */
+    COMM_WEIGHTS,   /* soft and hard ones, of those rows */
+    COMM_LOSSES,    /* of chunks */
+    COMM_CODES,     /* codes and scales, and what is reported of them */
+    COMM_KINDS
+};
+/* "hidden states" ... */
+extern const char *const comm_kind_names[COMM_KINDS];
+/* Bytes of data that a rank has sent and received since it started, whatever way the engine takes: what goes to three others is sent
+ * three times. Agreements, a few bytes each, are not in it. */
+struct comm_bytes {
+    uint64_t sent[COMM_KINDS], received[COMM_KINDS];
+};
+struct comm_bytes comm_counted(void);
+/* For the implementations: that much was exchanged. */
+void comm_count(enum comm_kind kind, uint64_t sent, uint64_t received);
+
 /* Whether all ranks come with true. False: e has the message and the kind of the lowest rank that failed. */
 bool comm_agree(bool ok, struct err *e);
 /* data of rank `root` to all. */
-bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e);
+bool comm_broadcast(enum comm_kind kind, void *data, uint64_t bytes, unsigned root, struct err *e);
 /* The part of n things that a rank makes: first .. end - 1, in the order of ranks; whole units of so many things, but the last. */
 struct comm_part {
     uint32_t first, end;
 };
 struct comm_part comm_part(uint32_t n, uint32_t unit, unsigned rank);
+/* The same if there were so many ranks. */
+struct comm_part comm_part_of(uint32_t n, uint32_t unit, unsigned rank, unsigned ranks);
 /* data is n things of `bytes` each, of which each rank has filled in its part. Then all have all. */
-bool comm_gather(void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e);
+bool comm_gather(enum comm_kind kind, void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e);
 /* Each of the ranks 0 .. have - 1 has data of that shape: mine is this rank's part of each, one behind the other. */
-bool comm_scatter(const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have, void *mine,
-                  struct err *e);
+bool comm_scatter(enum comm_kind kind, const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have,
+                  void *mine, struct err *e);
 /* os_memory_available, this rank's share of it. */
 uint64_t comm_memory_available(void);
 

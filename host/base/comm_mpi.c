@@ -93,13 +93,15 @@ bool comm_agree(bool ok, struct err *e)
 }
 
 /* Without an agreement. */
-static bool spread(uint8_t *data, uint64_t bytes, unsigned root, struct err *e)
+static bool spread(enum comm_kind kind, uint8_t *data, uint64_t bytes, unsigned root, struct err *e)
 {
     for (uint64_t at = 0, n; at < bytes; at += n) {
         n = min_u64(bytes - at, MESSAGE_BYTES);
         int code = MPI_Bcast(data + at, (int)n, MPI_BYTE, (int)root, MPI_COMM_WORLD);
         if (code != MPI_SUCCESS)
             return failed("a broadcast", code, e);
+        const bool mine = root == comm_rank();
+        comm_count(kind, mine ? n * (comm_size() - 1) : 0, mine ? 0 : n);
     }
     return true;
 }
@@ -112,26 +114,26 @@ static bool ready(struct err *e)
     return comm_agree(true, e);
 }
 
-bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e)
+bool comm_broadcast(enum comm_kind kind, void *data, uint64_t bytes, unsigned root, struct err *e)
 {
-    return self.size == 1 || (ready(e) && spread(data, bytes, root, e));
+    return self.size == 1 || (ready(e) && spread(kind, data, bytes, root, e));
 }
 
-bool comm_gather(void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e)
+bool comm_gather(enum comm_kind kind, void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e)
 {
     if (self.size > 1 && !ready(e))
         return false;
     for (unsigned r = 0; self.size > 1 && r < comm_size(); r++) {
         const struct comm_part part = comm_part(n, unit, r);
-        if (!spread((uint8_t *)data + part.first * bytes, (part.end - part.first) * bytes, r, e))
+        if (!spread(kind, (uint8_t *)data + part.first * bytes, (part.end - part.first) * bytes, r, e))
             return false;
     }
     return true;
 }
 
 /* To one rank, and from another, at once. */
-static bool swap(const uint8_t *to_send, uint64_t sends, unsigned to, uint8_t *to_fill, uint64_t fills, unsigned from,
-                 struct err *e)
+static bool swap(enum comm_kind kind, const uint8_t *to_send, uint64_t sends, unsigned to, uint8_t *to_fill,
+                 uint64_t fills, unsigned from, struct err *e)
 {
     for (uint64_t at = 0; at < sends || at < fills; at += MESSAGE_BYTES) {
         const uint64_t out = at < sends ? min_u64(sends - at, MESSAGE_BYTES) : 0,
@@ -141,11 +143,13 @@ static bool swap(const uint8_t *to_send, uint64_t sends, unsigned to, uint8_t *t
                                 MPI_COMM_WORLD, MPI_STATUS_IGNORE);
         if (code != MPI_SUCCESS)
             return failed("an exchange", code, e);
+        comm_count(kind, out, in);
     }
     return true;
 }
 
-bool comm_scatter(const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have, void *mine, struct err *e)
+bool comm_scatter(enum comm_kind kind, const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have,
+                  void *mine, struct err *e)
 {
     const unsigned ranks = comm_size(), me = comm_rank();
     const struct comm_part own = comm_part(n, unit, me);
@@ -157,8 +161,9 @@ bool comm_scatter(const void *data, uint32_t n, uint32_t unit, uint64_t bytes, u
     for (unsigned step = 1; step < ranks; step++) {
         const unsigned to = (me + step) % ranks, from = (me + ranks - step) % ranks;
         const struct comm_part theirs = comm_part(n, unit, to);
-        if (!swap((const uint8_t *)data + theirs.first * bytes, me < have ? (theirs.end - theirs.first) * bytes : 0, to,
-                  (uint8_t *)mine + from * fills, from < have ? fills : 0, from, e))
+        if (!swap(kind, (const uint8_t *)data + theirs.first * bytes,
+                  me < have ? (theirs.end - theirs.first) * bytes : 0, to, (uint8_t *)mine + from * fills,
+                  from < have ? fills : 0, from, e))
             return false;
     }
     return true;

@@ -38,21 +38,22 @@ bool comm_agree(bool ok, struct err *e)
     return ok;
 }
 
-bool comm_broadcast(void *data, uint64_t bytes, unsigned root, struct err *e)
+bool comm_broadcast(enum comm_kind kind, void *data, uint64_t bytes, unsigned root, struct err *e)
 {
-    (void)data, (void)bytes, (void)root, (void)e;
+    (void)kind, (void)data, (void)bytes, (void)root, (void)e;
     return true;
 }
 
-bool comm_gather(void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e)
+bool comm_gather(enum comm_kind kind, void *data, uint32_t n, uint32_t unit, uint64_t bytes, struct err *e)
 {
-    (void)data, (void)n, (void)unit, (void)bytes, (void)e;
+    (void)kind, (void)data, (void)n, (void)unit, (void)bytes, (void)e;
     return true;
 }
 
-bool comm_scatter(const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have, void *mine, struct err *e)
+bool comm_scatter(enum comm_kind kind, const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have,
+                  void *mine, struct err *e)
 {
-    (void)unit, (void)e;
+    (void)kind, (void)unit, (void)e;
     if (have)
         memcpy(mine, data, (size_t)(n * bytes));
     return true;

@@ -240,7 +240,7 @@ static bool share_scores(const struct eval *ev, struct err *e)
 {
     bool ok = true;
     for (int i = 0; ok && i < SCORE_COUNT; i++)
-        ok = !ev->scores[i] || comm_gather(ev->scores[i], ev->all.n, 1, ev->all.ctx * sizeof(float), e);
+        ok = !ev->scores[i] || comm_gather(COMM_SCORES, ev->scores[i], ev->all.n, 1, ev->all.ctx * sizeof(float), e);
     return ok;
 }
 

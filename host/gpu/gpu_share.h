@@ -6,6 +6,6 @@
 #include "host/gpu/gpu_cmd.h"
 
 /* v of that rank becomes v of all, by way of room (v.size bytes of host memory). All come with views of one size. */
-bool gpu_share(struct gpu_cmd *cmd, struct gpu_view v, unsigned rank, void *room, struct err *e);
+bool gpu_share(enum comm_kind kind, struct gpu_cmd *cmd, struct gpu_view v, unsigned rank, void *room, struct err *e);
 
 #endif

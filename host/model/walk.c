@@ -63,7 +63,8 @@ static bool spread(const struct walk *w, unsigned rank, void *room, struct err *
         n = (uint32_t)min_u64(part.end - at, w->batch);
         struct gpu_view x = gpu_slice(w->staging, 0, n * window);
         if ((rank == comm_rank() && !acts_get(w->acts, w->first + at, n, w->staging, &x, e)) ||
-            !gpu_share(w->cmd, x, rank, room, e) || (rank != comm_rank() && !acts_put(w->acts, w->first + at, n, x, e)))
+            !gpu_share(COMM_STATES, w->cmd, x, rank, room, e) ||
+            (rank != comm_rank() && !acts_put(w->acts, w->first + at, n, x, e)))
             return false;
     }
     return true;

@@ -161,9 +161,9 @@ bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e)
     bool ok = comm_agree(room || err_nomem(e, "rows of a Hessian between ranks", HESSIAN_TILE * row), e);
     for (uint32_t i = 0; ok && i < h->n; i += HESSIAN_TILE) {
         const uint32_t rows = tile_at(h->n, i);
-        ok = gpu_share(cmd, gpu_slice(h->train, i * row, rows * row), owner(h->n, i), room, e) &&
-             (!h->held.size ||
-              gpu_share(cmd, gpu_slice(h->held, i * held_row, rows * held_row), owner(h->n, i), room, e));
+        ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(h->train, i * row, rows * row), owner(h->n, i), room, e) &&
+             (!h->held.size || gpu_share(COMM_HESSIANS, cmd, gpu_slice(h->held, i * held_row, rows * held_row),
+                                         owner(h->n, i), room, e));
     }
     ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
     free(room);

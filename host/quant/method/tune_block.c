@@ -232,7 +232,7 @@ static bool sum_chunks(struct half *h, uint32_t n, uint32_t each, float *sums, s
     const uint32_t room = 2 * h->n_chunks, ranks = comm_size();
     float *mine = h->chunk_errors + (size_t)comm_rank() * room;
     if (!gpu_download(h->t->m->cmd, h->chunks, mine, room * sizeof *mine, e) ||
-        !comm_gather(h->chunk_errors, ranks, 1, room * sizeof *mine, e))
+        !comm_gather(COMM_LOSSES, h->chunk_errors, ranks, 1, room * sizeof *mine, e))
         return false;
     for (uint32_t k = 0; k < each; k++)
         sums[k] = 0;

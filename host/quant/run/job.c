@@ -181,7 +181,8 @@ static bool take_up_leader(struct job *j, struct err *e)
         return true;
     identity_memory(&j->plan, memory, sizeof memory);
     identity_kernels(gpu_cmd_gpu(j->cmd), kernels, sizeof kernels);
-    if (!comm_broadcast(memory, sizeof memory, 0, e) || !comm_broadcast(kernels, sizeof kernels, 0, e))
+    if (!comm_broadcast(COMM_SETTINGS, memory, sizeof memory, 0, e) ||
+        !comm_broadcast(COMM_SETTINGS, kernels, sizeof kernels, 0, e))
         return false;
     identity_take_up_memory(&j->plan, memory);
     bool ok = identity_take_up_kernels(gpu_cmd_gpu(j->cmd), kernels, e);

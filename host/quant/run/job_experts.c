@@ -344,7 +344,7 @@ static bool share_expert(struct job *j, uint32_t expert, unsigned rank, struct b
         return true;
     for (uint32_t i = 0; ok && i < b.n; i++)
         ok = b.items[i].coded ? job_give(j, &b.items[i], rank, r, e)
-                              : comm_broadcast(&r->report[b.items[i].place], sizeof *r->report, rank, e);
+                              : comm_broadcast(COMM_CODES, &r->report[b.items[i].place], sizeof *r->report, rank, e);
     return ok && given_expert(j, expert, b, r, e);
 }
 

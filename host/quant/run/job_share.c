@@ -11,11 +11,13 @@ bool job_give(struct job *j, const struct matrix *item, unsigned rank, struct bl
     if (!comm_agree(ok, e))
         return false;
     const uint64_t rows = q->rows;
-    return comm_broadcast(q->codes, rows * q->cols * sizeof *q->codes, rank, e) &&
-           comm_broadcast(q->scales, rows * quant_row_scales(&q->spec, q->cols) * sizeof *q->scales, rank, e) &&
+    return comm_broadcast(COMM_CODES, q->codes, rows * q->cols * sizeof *q->codes, rank, e) &&
+           comm_broadcast(COMM_CODES, q->scales, rows * quant_row_scales(&q->spec, q->cols) * sizeof *q->scales, rank,
+                          e) &&
            (!q->integers ||
-            comm_broadcast(q->integers, rows * quant_row_groups(&q->spec, q->cols) * sizeof *q->integers, rank, e)) &&
-           comm_broadcast(&r->report[item->place], sizeof *r->report, rank, e);
+            comm_broadcast(COMM_CODES, q->integers, rows * quant_row_groups(&q->spec, q->cols) * sizeof *q->integers,
+                           rank, e)) &&
+           comm_broadcast(COMM_CODES, &r->report[item->place], sizeof *r->report, rank, e);
 }
 
 bool job_dequant(struct job *j, const struct matrix *item, const struct qlinear *q, struct gpu_view w, struct err *e)
