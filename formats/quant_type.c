@@ -243,6 +243,17 @@ void qlinear_copy_rows(struct qlinear *q, uint32_t row0, const struct qlinear *f
         copy_row(q, row0 + r, from, r);
 }
 
+struct qlinear qlinear_rows(const struct qlinear *q, uint32_t row0, uint32_t rows)
+{
+    struct qlinear part = *q;
+    part.rows = rows;
+    part.codes += (size_t)row0 * q->cols;
+    part.scales += (size_t)row0 * quant_row_scales(&q->spec, q->cols);
+    if (part.integers)
+        part.integers += (size_t)row0 * quant_row_groups(&q->spec, q->cols);
+    return part;
+}
+
 void qlinear_free(struct qlinear *q)
 {
     free(q->codes);

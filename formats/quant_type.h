@@ -120,6 +120,8 @@ float qlinear_scale(const struct qlinear *q, uint32_t row, uint32_t plane, uint3
 void qlinear_copy_row(struct qlinear *q, const struct qlinear *from, uint32_t row);
 /* All rows of `from`, which has the same columns and spec, in place of one's own from row0 on. */
 void qlinear_copy_rows(struct qlinear *q, uint32_t row0, const struct qlinear *from);
+/* Rows [row0, row0 + rows) as they lie in q, which stays their owner. */
+struct qlinear qlinear_rows(const struct qlinear *q, uint32_t row0, uint32_t rows);
 /* Rows [row0, row0 + rows) as f32 into dst [rows, cols]: codes * scales + offsets. */
 void qlinear_dequant(const struct qlinear *q, uint32_t row0, uint32_t rows, float *dst);
 

@@ -312,8 +312,8 @@ static void test_output_hessian(void **state)
         for (uint32_t row = 0, rows; row < n; row += rows) { /* all, or all but the last tiles, then those */
             rows = row == 0 && n > 2 * HESSIAN_TILE ? HESSIAN_TILE : n - row;
             uint64_t at = (uint64_t)row * COLS * 4, bytes = (uint64_t)rows * COLS * 4;
-            output_hessian_times(cmd, sums, n, row, rows, gpu_slice(dx, at, bytes), gpu_slice(dy, at, bytes), COLS,
-                                 GEMM_EXACT);
+            output_hessian_times(cmd, (struct gpu_matrix){sums, ld}, row, rows, gpu_slice(dx, at, bytes),
+                                 gpu_slice(dy, at, bytes), COLS, GEMM_EXACT);
         }
         OK(gpu_download(cmd, dy, y, (uint64_t)n * COLS * 4, &e), e);
         for (uint32_t r = 0; r < n; r++)
@@ -452,7 +452,9 @@ static void test_code_descent(void **state)
         const double start = loss_both(&p, tiles, &q), far = best_exchange(&p, tiles, &q, start);
         double loss = start;
         for (uint32_t round = 0; moved && round < 25; round++) {
-            OK(code_descent(cmd, p.dw, square, p.outputs, arena, &q, 8, &moved, &e), e);
+            OK(code_descent(cmd, p.dw, square, output_hessian_rows(p.outputs, p.rows, 0, p.rows), arena, &q, 8, &moved,
+                            &e),
+               e);
             double next = loss_both(&p, tiles, &q);
             assert_true(next < loss || (!moved && next == loss));
             loss = next;

@@ -42,7 +42,7 @@ enum comm_kind {
     COMM_HESSIANS,  /* rows of tiles */
     COMM_GRADIENTS, /* of a chunk, to the ranks that have the rows */
     COMM_WEIGHTS,   /* soft and hard ones, of those rows */
-    COMM_LOSSES,    /* of chunks */
+    COMM_LOSSES,    /* of chunks; of a linear's rows */
     COMM_CODES,     /* codes and scales, and what is reported of them */
     COMM_KINDS
 };

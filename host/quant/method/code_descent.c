@@ -14,7 +14,8 @@
 /* A tile of rows: what the device has of it, and the host. */
 struct descent {
     struct gpu_cmd *cmd;
-    struct gpu_view w, inputs, outputs;
+    struct gpu_view w, inputs;
+    struct gpu_matrix outputs;
     struct qlinear *q;
     uint32_t row, n;
     struct gpu_view gradient, room;      /* [n, cols]: Ho D H; and what it is made from */
@@ -23,16 +24,11 @@ struct descent {
     float *of_block, *moved, *lift;      /* [BLOCK, n]: a column after the other; [n]: Ho times a column's moves */
 };
 
-static uint32_t ld_of(const struct descent *x)
-{
-    return output_hessian_cols(x->q->rows);
-}
-
 /* Of one column: what each row's code becomes. */
 static uint64_t descend_column(struct descent *x, uint32_t col, float h, float *gradient, float *moved)
 {
     const struct quant_type *type = x->q->spec.type;
-    const uint32_t n = x->n, ld = ld_of(x), group = col / x->q->spec.group;
+    const uint32_t n = x->n, ld = x->outputs.ld, group = col / x->q->spec.group;
     uint64_t changed = 0;
     memset(x->lift, 0, n * sizeof *x->lift);
     for (uint32_t r = 0; r < n; r++) {
@@ -100,7 +96,7 @@ static void find_gradient(struct descent *x)
                                            .n = cols,
                                            .k = cols,
                                            .alpha = 1});
-    output_hessian_times(x->cmd, x->outputs, x->q->rows, x->row, n, x->room, x->gradient, cols, GEMM_EXACT);
+    output_hessian_times(x->cmd, x->outputs, x->row, n, x->room, x->gradient, cols, GEMM_EXACT);
 }
 
 /* The gradient of the columns from `next` on, after the moves of `width` columns before them. */
@@ -109,7 +105,7 @@ static void push(struct descent *x, uint32_t next, uint32_t width)
     const uint32_t cols = x->q->cols, n = x->n;
     gpu_upload(x->cmd, x->moves, x->moved, (uint64_t)width * n * sizeof(float));
     gpu_gemm(x->cmd, &(struct gpu_product){.a = {x->moves, n},
-                                           .b = at(x->outputs, ld_of(x), x->row, 0),
+                                           .b = at(x->outputs.view, x->outputs.ld, x->row, 0),
                                            .c = {x->pushed, n},
                                            .m = width,
                                            .n = n,
@@ -129,10 +125,11 @@ static void push(struct descent *x, uint32_t next, uint32_t width)
 
 static bool descend_tile(struct descent *x, uint64_t *changed, struct err *e)
 {
-    const uint32_t cols = x->q->cols, n = x->n, ld = ld_of(x);
+    const uint32_t cols = x->q->cols, n = x->n, ld = x->outputs.ld;
     const uint64_t bytes = (uint64_t)n * ld * sizeof(float);
     *changed = 0;
-    if (!gpu_download(x->cmd, gpu_slice(x->outputs, (uint64_t)x->row * ld * sizeof(float), bytes), x->ho, bytes, e))
+    if (!gpu_download(x->cmd, gpu_slice(x->outputs.view, (uint64_t)x->row * ld * sizeof(float), bytes), x->ho, bytes,
+                      e))
         return false;
     find_gradient(x);
     for (uint32_t col = 0, width; col < cols; col += width) {
@@ -153,14 +150,14 @@ static bool descend_tile(struct descent *x, uint64_t *changed, struct err *e)
 
 /* ---- the whole ---- */
 
-bool code_descent(struct gpu_cmd *cmd, struct gpu_view w, struct gpu_view inputs, struct gpu_view outputs,
+bool code_descent(struct gpu_cmd *cmd, struct gpu_view w, struct gpu_view inputs, struct gpu_matrix outputs,
                   struct gpu_arena *scratch, struct qlinear *q, uint32_t passes, uint64_t *moved, struct err *e)
 {
     const uint32_t most = (uint32_t)min_u64(q->rows, HESSIAN_TILE);
     const uint64_t bytes = (uint64_t)most * q->cols * sizeof(float);
     const uint64_t block = BLOCK * max_u64(most, BLOCK) * sizeof(float);
-    const size_t floats = (size_t)most * q->cols + (size_t)most * output_hessian_cols(q->rows) + BLOCK * BLOCK +
-                          2u * BLOCK * (size_t)most + most;
+    const size_t floats =
+        (size_t)most * q->cols + (size_t)most * outputs.ld + BLOCK * BLOCK + 2u * BLOCK * (size_t)most + most;
     struct descent x = {.cmd = cmd, .w = w, .inputs = inputs, .outputs = outputs, .q = q};
     gpu_mark mark = gpu_arena_mark(scratch);
     bool ok = gpu_alloc(scratch, bytes, &x.gradient, e) && gpu_alloc(scratch, bytes, &x.room, e) &&
@@ -174,7 +171,7 @@ bool code_descent(struct gpu_cmd *cmd, struct gpu_view w, struct gpu_view inputs
             uint64_t changed = 1;
             x.n = (uint32_t)min_u64(most, q->rows - x.row);
             x.ho = x.weights + (size_t)most * q->cols;
-            x.h = x.ho + (size_t)most * output_hessian_cols(q->rows);
+            x.h = x.ho + (size_t)most * outputs.ld;
             x.of_block = x.h + BLOCK * BLOCK;
             x.moved = x.of_block + BLOCK * (size_t)most;
             x.lift = x.moved + BLOCK * (size_t)most;

@@ -9,9 +9,9 @@
 #include "host/quant/method/qmatrix.h"
 
 /* q's codes, in place, in `passes` passes over its columns; moved: how many codes changed, of all passes. w [rows, cols]; inputs: the
- * whole square H; outputs: the tiles of Ho (hessian.h), of which each is worked on alone. Scratch: twice a tile's rows and little
+ * whole square H; outputs: the tiles of Ho (output_hessian_rows), of which each is worked on alone. Scratch: twice a tile's rows and little
  * more. */
-bool code_descent(struct gpu_cmd *cmd, struct gpu_view w, struct gpu_view inputs, struct gpu_view outputs,
+bool code_descent(struct gpu_cmd *cmd, struct gpu_view w, struct gpu_view inputs, struct gpu_matrix outputs,
                   struct gpu_arena *scratch, struct qlinear *q, uint32_t passes, uint64_t *moved, struct err *e);
 
 #endif

@@ -220,13 +220,20 @@ void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, 
     }
 }
 
-void output_hessian_times(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
-                          struct gpu_view x, struct gpu_view y, uint32_t cols, enum gemm_use use)
+struct gpu_matrix output_hessian_rows(struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows)
 {
-    const uint32_t ld = held_cols(n);
+    const uint64_t ld = held_cols(n);
+    if (!tiles.size || !rows)
+        return (struct gpu_matrix){0};
+    return (struct gpu_matrix){gpu_slice(tiles, row0 * ld * sizeof(float), rows * ld * sizeof(float)), (uint32_t)ld};
+}
+
+void output_hessian_times(struct gpu_cmd *cmd, struct gpu_matrix tiles, uint32_t row0, uint32_t rows, struct gpu_view x,
+                          struct gpu_view y, uint32_t cols, enum gemm_use use)
+{
     for (uint32_t i = 0; i < rows; i += HESSIAN_TILE) {
         uint32_t tile = tile_at(rows, i);
-        gpu_gemm(cmd, &(struct gpu_product){.a = from(tiles, ld, row0 + i, 0),
+        gpu_gemm(cmd, &(struct gpu_product){.a = from(tiles.view, tiles.ld, row0 + i, 0),
                                             .b = from(x, cols, i, 0),
                                             .c = from(y, cols, i, 0),
                                             .m = tile,

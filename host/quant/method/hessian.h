@@ -60,10 +60,12 @@ bool output_hessian_create(struct gpu_view *tiles, struct gpu_cmd *cmd, struct g
 /* Those of rows [row0, row0 + rows) += factor * g^T g for g[tokens, rows]. row0 is a multiple of 64. */
 void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
                         struct gpu_view g, uint32_t tokens, float factor);
+/* The tiles of rows [row0, row0 + rows), which are whole ones, row0 a multiple of HESSIAN_TILE. Of no tiles: none. */
+struct gpu_matrix output_hessian_rows(struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows);
 /* y[rows, cols] = rows [row0, row0 + rows) of Ho, times x, which has those rows alone: the tiles must be whole, row0 a multiple of
  * HESSIAN_TILE. x and y are different. */
-void output_hessian_times(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
-                          struct gpu_view x, struct gpu_view y, uint32_t cols, enum gemm_use use);
+void output_hessian_times(struct gpu_cmd *cmd, struct gpu_matrix tiles, uint32_t row0, uint32_t rows, struct gpu_view x,
+                          struct gpu_view y, uint32_t cols, enum gemm_use use);
 
 /* Room for a whole one, or for GPTQ's factor: no group of so many columns, or segment of one, lies in two buffers. */
 bool hessian_square_create(struct gpu_view *square, struct gpu_arena *arena, uint32_t n, uint32_t group, struct err *e);

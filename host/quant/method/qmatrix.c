@@ -238,10 +238,10 @@ void quantize_rtn(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
 }
 
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
-                  struct gpu_view h, struct gpu_view outputs, struct gpu_arena *scratch, double *loss, struct err *e)
+                  struct gpu_view h, struct gpu_matrix outputs, struct gpu_arena *scratch, double *loss, struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(scratch);
-    const uint32_t unit = outputs.size ? HESSIAN_TILE : 64;
+    const uint32_t unit = outputs.view.size ? HESSIAN_TILE : 64;
     uint32_t most = (uint32_t)min_u64(rows, max_u64(LOSS_BYTES / (cols * 4ull) / unit, 1) * unit);
     uint64_t bytes = (uint64_t)most * cols * 4;
     struct gpu_view d, dh, sums, with_outputs = {0};
@@ -249,7 +249,7 @@ bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
     bool ok = host ? gpu_alloc(scratch, bytes, &d, e) && gpu_alloc(scratch, bytes, &dh, e) &&
                          gpu_alloc(scratch, (uint64_t)rows * 4, &sums, e)
                    : err_nomem(e, "row losses", (uint64_t)rows * sizeof *host);
-    ok = ok && (!outputs.size || gpu_alloc(scratch, bytes, &with_outputs, e));
+    ok = ok && (!outputs.view.size || gpu_alloc(scratch, bytes, &with_outputs, e));
     for (uint32_t row = 0, n; ok && row < rows; row += n) {
         n = (uint32_t)min_u64(most, rows - row);
         struct gpu_view mine = gpu_slice(w, (uint64_t)row * cols * 4, (uint64_t)n * cols * 4), left = mine;
@@ -262,10 +262,10 @@ bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view 
         gpu_gemm(cmd,
                  &(struct gpu_product){
                      .a = {left, cols}, .b = {h, cols}, .c = {dh, cols}, .m = n, .n = cols, .k = cols, .alpha = 1});
-        if (outputs.size)
-            output_hessian_times(cmd, outputs, rows, row, n, dh, with_outputs, cols, GEMM_EXACT);
+        if (outputs.view.size)
+            output_hessian_times(cmd, outputs, row, n, dh, with_outputs, cols, GEMM_EXACT);
         tiled_row_dot(cmd, &(struct row_dot_args){.a = left,
-                                                  .b = outputs.size ? with_outputs : dh,
+                                                  .b = outputs.view.size ? with_outputs : dh,
                                                   .out = gpu_slice(sums, row * 4ull, n * 4ull),
                                                   .rows = n,
                                                   .cols = cols});

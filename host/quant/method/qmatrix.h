@@ -61,11 +61,11 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
                    struct gptq_facts *facts, struct err *e);
 
 /* loss[row] = (D H D^T)_row,row for D = codes*scales + offsets - w (or D = -w where q is NULL), into host
- * doubles [rows]. h: the whole square. outputs: tiles of the outputs' Hessian Ho (hessian.h), then it is (D H D^T Ho)_row,row,
+ * doubles [rows]. h: the whole square. outputs: tiles of these rows' Hessian Ho (output_hessian_rows), then it is (D H D^T Ho)_row,row,
  * whose sum over a tile's rows is the tile's loss; empty: Ho is the unit matrix. Scratch: as many rows at a time as take
  * LOSS_BYTES, twice, with outputs three times. */
 #define LOSS_BYTES (UINT64_C(64) << 20)
 bool hessian_loss(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view w, uint32_t rows, uint32_t cols,
-                  struct gpu_view h, struct gpu_view outputs, struct gpu_arena *scratch, double *loss, struct err *e);
+                  struct gpu_view h, struct gpu_matrix outputs, struct gpu_arena *scratch, double *loss, struct err *e);
 
 #endif

@@ -8,6 +8,7 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/quant/method/code_descent.h"
+#include "host/quant/method/share.h"
 
 /* Over a linear's columns: the third moves a code in a thousand. */
 #define DESCENT_PASSES 3
@@ -18,6 +19,52 @@ static double sum(const double *x, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         s += x[i];
     return s;
+}
+
+/* The rows of a linear, or a piece of one, that this rank makes: all of it, or a part of whole units. */
+struct own {
+    struct linear_task t; /* of these rows alone */
+    struct matrix item;
+    struct qlinear start;
+    struct comm_part rows; /* of `all`: there may be none */
+    uint32_t all, unit;
+    struct gpu_matrix outputs;
+};
+
+/* Rows whose loss is one. */
+static uint32_t rows_together(const struct linear_task *t)
+{
+    return t->outputs.size ? HESSIAN_TILE : 1;
+}
+
+static void own_rows(struct own *p, const struct linear_task *t)
+{
+    const uint32_t all = t->item->rows, cols = t->item->cols;
+    *p = (struct own){.t = *t, .item = *t->item, .rows = {0, all}, .all = all};
+    /* What is together in a step has one rank, so nothing goes between ranks within the steps. */
+    p->unit = t->outputs.size ? HESSIAN_TILE : SHARE_ROWS;
+    if (t->shared)
+        p->rows = comm_part(all, p->unit, comm_rank());
+    const uint32_t first = p->rows.first, n = p->rows.end - first;
+    p->item.rows = n;
+    p->t.item = &p->item;
+    p->t.w = n ? gpu_slice(t->w, (uint64_t)first * cols * 4, (uint64_t)n * cols * 4) : (struct gpu_view){0};
+    p->outputs = output_hessian_rows(t->outputs, all, first, n);
+    if (t->start) {
+        p->start = qlinear_rows(t->start, first, n);
+        p->t.start = &p->start;
+    }
+}
+
+static bool upload(const struct own *p, const struct qmatrix *q, const struct qlinear *in, struct err *e)
+{
+    return !p->item.rows || qmatrix_upload(p->t.cmd, q, in, e);
+}
+
+static bool download(const struct own *p, const struct qmatrix *q, struct qlinear *out, struct err *e)
+{
+    *out = (struct qlinear){0};
+    return !p->item.rows || qmatrix_download(p->t.cmd, q, out, e);
 }
 
 /* Room for one whole Hessian, or GPTQ's factor: what needs one asks for it. */
@@ -33,31 +80,33 @@ static void square_of(const struct linear_task *t, struct square *s, enum hessia
     s->holds = sum == HESSIAN_TRAIN ? SQUARE_TRAIN : SQUARE_HELD;
 }
 
-/* Loss of q per row on one Hessian; NULL q: of W itself, the scale of relative losses. */
-static bool losses(const struct linear_task *t, const struct qmatrix *q, struct square *s, enum hessian_sum sum,
-                   double *out, struct err *e)
+/* Loss of q, which has this rank's rows, on one Hessian; NULL q: of W itself, the scale of relative losses. out: of each of all rows. */
+static bool losses(const struct own *p, const struct qmatrix *q, struct square *s, enum hessian_sum sum, double *out,
+                   struct err *e)
 {
-    square_of(t, s, sum);
-    return hessian_loss(t->cmd, q, t->w, t->item->rows, t->item->cols, s->view, t->outputs, t->scratch, out, e);
+    const struct linear_task *t = &p->t;
+    if (p->item.rows) {
+        square_of(t, s, sum);
+        if (!hessian_loss(t->cmd, q, t->w, p->item.rows, p->item.cols, s->view, p->outputs, t->scratch,
+                          out + p->rows.first, e))
+            return false;
+    }
+    return !t->shared || comm_gather(COMM_LOSSES, out, p->all, p->unit, sizeof *out, e);
 }
 
-/* Rows whose loss is one. */
-static uint32_t rows_together(const struct linear_task *t)
-{
-    return t->outputs.size ? HESSIAN_TILE : 1;
-}
-
-/* Rows of `tuned` that are not better than the start, so many together, go back to it, and so do their losses. Returns how many. */
-static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *start, double *loss_tuned,
-                               const double *loss_start, uint32_t together)
+/* Rows of `tuned` that are not better than the start, so many together, go back to it, and so do their losses. Returns how many of
+ * all; losses are of all rows. */
+static uint32_t roll_back_rows(const struct own *p, struct qlinear *tuned, const struct qlinear *start,
+                               double *loss_tuned, const double *loss_start)
 {
     uint32_t back = 0;
-    for (uint32_t r = 0, n; r < tuned->rows; r += n) {
-        n = (uint32_t)min_u64(together, tuned->rows - r);
+    for (uint32_t r = 0, n; r < p->all; r += n) {
+        n = (uint32_t)min_u64(rows_together(&p->t), p->all - r);
         if (sum(loss_tuned + r, n) <= sum(loss_start + r, n)) /* false for NaN, too */
             continue;
         for (uint32_t i = r; i < r + n; i++) {
-            qlinear_copy_row(tuned, start, i);
+            if (i >= p->rows.first && i < p->rows.end)
+                qlinear_copy_row(tuned, start, i - p->rows.first);
             loss_tuned[i] = loss_start[i];
         }
         back += n;
@@ -65,60 +114,73 @@ static uint32_t roll_back_rows(struct qlinear *tuned, const struct qlinear *star
     return back;
 }
 
-/* Row losses of the stages, kept together. */
+/* Losses of all rows at the stages, kept together. */
 struct row_losses {
     double *norm, *start, *tuned;
 };
 
 /* Of `out`, which q holds: codes one by one, where rows share a loss. */
-static bool descend(const struct linear_task *t, struct qmatrix *q, struct square *s, struct qlinear *out,
-                    double *loss_rows, struct err *e)
+static bool descend(const struct own *p, struct qmatrix *q, struct square *s, struct qlinear *out, double *loss_rows,
+                    struct err *e)
 {
+    const struct linear_task *t = &p->t;
     uint64_t moved;
     if (!t->outputs.size)
         return true;
+    if (p->item.rows) {
+        square_of(t, s, HESSIAN_TRAIN);
+        if (!code_descent(t->cmd, t->w, s->view, p->outputs, t->scratch, out, DESCENT_PASSES, &moved, e))
+            return false;
+    }
+    return upload(p, q, out, e) && losses(p, q, s, HESSIAN_TRAIN, loss_rows, e);
+}
+
+static bool tune(const struct own *p, struct qmatrix *q, struct square *s, struct err *e)
+{
+    const struct linear_task *t = &p->t;
+    const struct tune_key key = {t->options->seed, p->item.number, p->rows.first};
+    if (!p->item.rows)
+        return true;
     square_of(t, s, HESSIAN_TRAIN);
-    return code_descent(t->cmd, t->w, s->view, t->outputs, t->scratch, out, DESCENT_PASSES, &moved, e) &&
-           qmatrix_upload(t->cmd, q, out, e) && losses(t, q, s, HESSIAN_TRAIN, loss_rows, e);
+    const struct tune_hessians both = {s->view, p->outputs};
+    return tune_hessian(t->cmd, q, t->w, &both, t->scratch, t->tune_bytes, &t->options->gumbel, key, t->hooks, e);
+}
+
+static bool held_loss(const struct own *p, const struct qmatrix *q, struct square *s, double *rows, double *out,
+                      struct err *e)
+{
+    *out = 0;
+    if (!p->t.hessian->held.size)
+        return true;
+    if (!losses(p, q, s, HESSIAN_HELD, rows, e))
+        return false;
+    *out = sum(rows, p->all);
+    return true;
 }
 
 /* Gumbel-Softmax from the start in q, then the guard. out holds the result. */
-static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct square *s, const struct row_losses *l,
+static bool tune_guarded(const struct own *p, struct qmatrix *q, struct square *s, const struct row_losses *l,
                          struct qlinear *out, struct linear_report *report, struct err *e)
 {
-    const struct quantize_options *o = t->options;
-    const struct hessian *h = t->hessian;
-    const uint32_t rows = t->item->rows;
     struct qlinear start = {0};
-    double held_start = 0;
-    if (h->held.size) {
-        if (!losses(t, q, s, HESSIAN_HELD, l->tuned, e))
-            return false;
-        held_start = sum(l->tuned, rows);
-    }
-    if (!qmatrix_download(t->cmd, q, &start, e))
+    double held_start, held;
+    if (!held_loss(p, q, s, l->tuned, &held_start, e) || !download(p, q, &start, e))
         return false;
-    square_of(t, s, HESSIAN_TRAIN);
-    const struct tune_hessians both = {s->view, t->outputs};
-    bool ok = tune_hessian(t->cmd, q, t->w, &both, t->scratch, t->tune_bytes, &o->gumbel, o->seed, t->item->number,
-                           t->hooks, e) &&
-              losses(t, q, s, HESSIAN_TRAIN, l->tuned, e) && qmatrix_download(t->cmd, q, out, e);
+    bool ok = tune(p, q, s, e) && losses(p, q, s, HESSIAN_TRAIN, l->tuned, e) && download(p, q, out, e);
     if (ok) {
-        report->rows_rolled_back = roll_back_rows(out, &start, l->tuned, l->start, rows_together(t));
+        report->rows_rolled_back = roll_back_rows(p, out, &start, l->tuned, l->start);
         if (report->rows_rolled_back)
-            ok = qmatrix_upload(t->cmd, q, out, e);
-        ok = ok && descend(t, q, s, out, l->tuned, e);
-        double loss = sum(l->tuned, rows);
-        if (ok && h->held.size) {
-            ok = losses(t, q, s, HESSIAN_HELD, l->tuned, e);
-            if (ok && !(sum(l->tuned, rows) <= held_start)) {
-                report->rows_rolled_back = rows;
-                loss = sum(l->start, rows);
-                ok = qmatrix_upload(t->cmd, q, &start, e);
-                struct qlinear tuned = *out;
-                *out = start;
-                start = tuned;
-            }
+            ok = upload(p, q, out, e);
+        ok = ok && descend(p, q, s, out, l->tuned, e);
+        double loss = sum(l->tuned, p->all);
+        ok = ok && held_loss(p, q, s, l->tuned, &held, e);
+        if (ok && !(held <= held_start)) {
+            report->rows_rolled_back = p->all;
+            loss = sum(l->start, p->all);
+            ok = upload(p, q, &start, e);
+            struct qlinear tuned = *out;
+            *out = start;
+            start = tuned;
         }
         report->loss_final = loss;
         if (!ok)
@@ -129,48 +191,51 @@ static bool tune_guarded(const struct linear_task *t, struct qmatrix *q, struct 
 }
 
 /* What everything else begins with: RTN, or the codes given. */
-static bool first_codes(const struct linear_task *t, struct qmatrix *q, struct err *e)
+static bool first_codes(const struct own *p, struct qmatrix *q, struct err *e)
 {
+    const struct linear_task *t = &p->t;
     if (t->start)
-        return qmatrix_upload(t->cmd, q, t->start, e);
-    quantize_rtn(t->cmd, q, t->w, &t->options->scale_search);
+        return upload(p, q, t->start, e);
+    if (p->item.rows)
+        quantize_rtn(t->cmd, q, t->w, &t->options->scale_search);
     return true;
 }
 
-static bool held_loss(const struct linear_task *t, const struct qmatrix *q, struct square *s, double *rows, double *out,
-                      struct err *e)
+/* Every rank that has rows makes the factor for itself: of a linear of n inputs two thirds of n^3 operations, a thousandth of the
+ * 250 steps on it, where sending it is n^2 * 4 bytes. The last rank always has rows. */
+static bool gptq(const struct own *p, struct qmatrix *q, struct square *s, struct gptq_facts *facts, struct err *e)
 {
-    *out = 0;
-    if (!t->hessian->held.size)
-        return true;
-    if (!losses(t, q, s, HESSIAN_HELD, rows, e))
+    const struct linear_task *t = &p->t;
+    *facts = (struct gptq_facts){0};
+    s->holds = SQUARE_OTHER;
+    if (p->item.rows && !quantize_gptq(t->cmd, q, t->w, t->hessian, s->view, t->scratch, t->options->damp,
+                                       t->start ? NULL : &t->options->scale_search, facts, e))
         return false;
-    *out = sum(rows, t->item->rows);
-    return true;
+    return !t->shared || comm_broadcast(COMM_CODES, facts, sizeof *facts, comm_size() - 1, e);
 }
 
 /* GPTQ in q, whose row losses are l->start, against the codes given, whose losses are l->tuned. */
-static bool better_of(const struct linear_task *t, struct qmatrix *q, struct square *s, const struct row_losses *l,
+static bool better_of(const struct own *p, struct qmatrix *q, struct square *s, const struct row_losses *l,
                       double held_given, struct err *e)
 {
-    struct qlinear gptq = {0};
+    struct qlinear found = {0};
     double held;
-    if (!qmatrix_download(t->cmd, q, &gptq, e))
+    if (!download(p, q, &found, e))
         return false;
-    roll_back_rows(&gptq, t->start, l->start, l->tuned, rows_together(t));
-    bool ok = qmatrix_upload(t->cmd, q, &gptq, e) && held_loss(t, q, s, l->start, &held, e);
+    roll_back_rows(p, &found, p->t.start, l->start, l->tuned);
+    bool ok = upload(p, q, &found, e) && held_loss(p, q, s, l->start, &held, e);
     if (ok && !(held <= held_given))
-        ok = qmatrix_upload(t->cmd, q, t->start, e);
-    qlinear_free(&gptq);
-    return ok && losses(t, q, s, HESSIAN_TRAIN, l->start, e);
+        ok = upload(p, q, p->t.start, e);
+    qlinear_free(&found);
+    return ok && losses(p, q, s, HESSIAN_TRAIN, l->start, e);
 }
 
 /* GPTQ or GSQ. Losses come as sums, and *norm as what they are relative to. */
-static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct qlinear *out,
-                         struct linear_report *report, double *norm, struct err *e)
+static bool with_hessian(const struct own *p, struct qmatrix *q, struct qlinear *out, struct linear_report *report,
+                         double *norm, struct err *e)
 {
-    const struct quantize_options *o = t->options;
-    const uint32_t rows = t->item->rows, cols = t->item->cols;
+    const struct linear_task *t = &p->t;
+    const uint32_t rows = p->all;
     double *rows_of = calloc(3 * (size_t)rows, sizeof *rows_of);
     if (!rows_of)
         return err_nomem(e, "row losses", 3 * (uint64_t)rows * sizeof *rows_of);
@@ -179,26 +244,37 @@ static bool with_hessian(const struct linear_task *t, struct qmatrix *q, struct 
     struct gptq_facts facts;
     double held = 0;
 
-    bool ok = hessian_square_create(&s->view, t->scratch, cols, q->spec.group, e) &&
-              losses(t, NULL, s, HESSIAN_TRAIN, l.norm, e);
+    bool ok = hessian_square_create(&s->view, t->scratch, p->item.cols, q->spec.group, e) &&
+              losses(p, NULL, s, HESSIAN_TRAIN, l.norm, e);
     if (ok) {
         *norm = sum(l.norm, rows);
-        ok = first_codes(t, q, e) && (!t->start || held_loss(t, q, s, l.tuned, &held, e)) &&
-             losses(t, q, s, HESSIAN_TRAIN, l.tuned, e);
+        ok = first_codes(p, q, e) && (!t->start || held_loss(p, q, s, l.tuned, &held, e)) &&
+             losses(p, q, s, HESSIAN_TRAIN, l.tuned, e);
         report->loss_rtn = sum(l.tuned, rows);
     }
-    s->holds = SQUARE_OTHER;
-    ok = ok &&
-         quantize_gptq(t->cmd, q, t->w, t->hessian, s->view, t->scratch, o->damp, t->start ? NULL : &o->scale_search,
-                       &facts, e) &&
-         losses(t, q, s, HESSIAN_TRAIN, l.start, e) && (!t->start || better_of(t, q, s, &l, held, e));
+    ok = ok && gptq(p, q, s, &facts, e) && losses(p, q, s, HESSIAN_TRAIN, l.start, e) &&
+         (!t->start || better_of(p, q, s, &l, held, e));
     if (ok) {
         report->damp_raised = facts.damp_raised;
         report->diagonal_only = facts.diagonal_only;
         report->loss_gptq = report->loss_final = sum(l.start, rows);
-        ok = plan_alone(o, t->item) ? tune_guarded(t, q, s, &l, out, report, e) : qmatrix_download(t->cmd, q, out, e);
+        ok = plan_alone(t->options, &p->item) ? tune_guarded(p, q, s, &l, out, report, e) : download(p, q, out, e);
     }
     free(rows_of);
+    return ok;
+}
+
+/* From this rank's rows in out to all of them, in q and in out. */
+static bool gather_rows(const struct own *p, struct qmatrix *q, struct qlinear *out, struct err *e)
+{
+    struct qlinear mine = *out;
+    bool ok = qlinear_init(out, p->all, p->item.cols, p->item.spec, e);
+    if (ok && p->item.rows)
+        qlinear_copy_rows(out, p->rows.first, &mine);
+    qlinear_free(&mine);
+    ok = ok && share_codes(out, p->unit, e) && qmatrix_upload(p->t.cmd, q, out, e);
+    if (!ok)
+        qlinear_free(out);
     return ok;
 }
 
@@ -208,13 +284,16 @@ static bool quantize_piece(const struct linear_task *t, struct qlinear *out, str
 {
     const struct matrix *item = t->item;
     gpu_mark mark = gpu_arena_mark(t->scratch);
-    struct qmatrix q;
+    struct qmatrix q, mine;
+    struct own p;
+    own_rows(&p, t);
     bool ok = qmatrix_create(&q, t->scratch, item->rows, item->cols, item->spec, e);
-    if (ok && !t->hessian) {
-        ok = first_codes(t, &q, e) && qmatrix_download(t->cmd, &q, out, e);
-    } else if (ok) {
-        ok = with_hessian(t, &q, out, report, norm, e);
+    if (ok) {
+        mine = p.item.rows ? qmatrix_rows(&q, p.rows.first, p.item.rows) : (struct qmatrix){.spec = item->spec};
+        ok = t->hessian ? with_hessian(&p, &mine, out, report, norm, e)
+                        : first_codes(&p, &mine, e) && download(&p, &mine, out, e);
     }
+    ok = ok && (!t->shared || gather_rows(&p, &q, out, e));
     if (ok) {
         /* What follows sees the weights of the file. */
         qmatrix_dequant(t->cmd, &q, t->w);

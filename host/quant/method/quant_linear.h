@@ -18,6 +18,8 @@ struct linear_task {
     struct gpu_arena *scratch;
     uint64_t tune_bytes; /* of the optimiser's state at a time */
     const struct tune_hooks *hooks;
+    bool
+        shared; /* each rank makes some rows (comm.h), and all have all of them afterwards: to be asked of all, of more than one */
 };
 /* Codes and scales into out (the caller frees them), what happened into report (its module and seconds too).
  *

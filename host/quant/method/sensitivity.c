@@ -140,7 +140,8 @@ static bool linear_cost(struct pass *p, const struct matrix *x, struct gpu_view 
               quantize_gptq(cmd_of(p), &q, w, h, square, t->scratch, t->o->damp, &t->o->scale_search, &facts, e);
     if (ok) {
         hessian_square(cmd_of(p), h, HESSIAN_TRAIN, square);
-        ok = hessian_loss(cmd_of(p), &q, w, x->rows, x->cols, square, outputs, t->scratch, rows, e);
+        ok = hessian_loss(cmd_of(p), &q, w, x->rows, x->cols, square, output_hessian_rows(outputs, x->rows, 0, x->rows),
+                          t->scratch, rows, e);
     }
     *cost = 0;
     for (uint32_t r = 0; ok && r < x->rows; r++)
@@ -212,7 +213,7 @@ static bool ends_costs(struct pass *p, const struct matrix *x, const struct hess
             ok = qmatrix_create(&q, t->scratch, n, x->cols, t->specs[i], e);
             if (ok) {
                 quantize_rtn(cmd_of(p), &q, w, &t->o->scale_search);
-                ok = hessian_loss(cmd_of(p), &q, w, n, x->cols, square, (struct gpu_view){0}, t->scratch, loss, e);
+                ok = hessian_loss(cmd_of(p), &q, w, n, x->cols, square, (struct gpu_matrix){0}, t->scratch, loss, e);
             }
             for (uint32_t r = 0; ok && costs && r < n; r++)
                 costs[i] += loss[r] * weights[row + r] / 2;

@@ -2,12 +2,9 @@
 
 #include <string.h>
 
-/* Rows begin where views may. */
-#define UNIT 64u
-
 struct comm_part share_rows(uint32_t rows)
 {
-    return comm_part(rows, UNIT, comm_rank());
+    return comm_part(rows, SHARE_ROWS, comm_rank());
 }
 
 uint64_t share_room(uint32_t rows, uint32_t cols)
@@ -23,7 +20,7 @@ bool share_sum(struct gpu_cmd *cmd, struct gpu_view x, uint32_t rows, uint32_t c
     const uint64_t n = (uint64_t)(own.end - own.first) * cols;
     float *all = room + (uint64_t)rows * cols; /* [have, own rows, cols] */
     if ((comm_rank() < have && !gpu_download(cmd, x, room, (uint64_t)rows * cols * sizeof *room, e)) ||
-        !comm_scatter(COMM_GRADIENTS, room, rows, UNIT, cols * sizeof *room, have, all, e))
+        !comm_scatter(COMM_GRADIENTS, room, rows, SHARE_ROWS, cols * sizeof *room, have, all, e))
         return false;
     for (unsigned r = 0; r < have; r++) {
         const float *from = all + r * n;
@@ -41,7 +38,7 @@ bool share_weights(struct gpu_cmd *cmd, struct gpu_view w, uint32_t rows, uint32
     const uint64_t row = cols * sizeof *room;
     bool ok = true;
     for (unsigned r = 0; ok && r < comm_size(); r++) {
-        const struct comm_part part = comm_part(rows, UNIT, r);
+        const struct comm_part part = comm_part(rows, SHARE_ROWS, r);
         if (part.first < part.end)
             ok =
                 gpu_share(COMM_WEIGHTS, cmd, gpu_slice(w, part.first * row, (part.end - part.first) * row), r, room, e);
@@ -49,11 +46,11 @@ bool share_weights(struct gpu_cmd *cmd, struct gpu_view w, uint32_t rows, uint32
     return ok;
 }
 
-bool share_codes(struct qlinear *q, struct err *e)
+bool share_codes(struct qlinear *q, uint32_t unit, struct err *e)
 {
-    return comm_gather(COMM_CODES, q->codes, q->rows, UNIT, q->cols * sizeof *q->codes, e) &&
-           comm_gather(COMM_CODES, q->scales, q->rows, UNIT, quant_row_scales(&q->spec, q->cols) * sizeof *q->scales,
+    return comm_gather(COMM_CODES, q->codes, q->rows, unit, q->cols * sizeof *q->codes, e) &&
+           comm_gather(COMM_CODES, q->scales, q->rows, unit, quant_row_scales(&q->spec, q->cols) * sizeof *q->scales,
                        e) &&
-           (!q->integers || comm_gather(COMM_CODES, q->integers, q->rows, UNIT,
+           (!q->integers || comm_gather(COMM_CODES, q->integers, q->rows, unit,
                                         quant_row_groups(&q->spec, q->cols) * sizeof *q->integers, e));
 }

@@ -6,6 +6,9 @@
 #include "formats/quant_type.h"
 #include "host/gpu/gpu_share.h"
 
+/* Rows of a unit, unless more belong together: they begin where views may. */
+#define SHARE_ROWS 64u
+
 /* Rows [first, end) that this rank has. */
 struct comm_part share_rows(uint32_t rows);
 /* Floats of host memory that share_sum and share_weights need as room. */
@@ -15,7 +18,7 @@ bool share_sum(struct gpu_cmd *cmd, struct gpu_view x, uint32_t rows, uint32_t c
                float *room, float *sum, struct err *e);
 /* Each rank's own rows of w[rows, cols] to all ranks. */
 bool share_weights(struct gpu_cmd *cmd, struct gpu_view w, uint32_t rows, uint32_t cols, float *room, struct err *e);
-/* The same of codes and scales. */
-bool share_codes(struct qlinear *q, struct err *e);
+/* The same of codes and scales; rows are parted in units of so many (comm_part). */
+bool share_codes(struct qlinear *q, uint32_t unit, struct err *e);
 
 #endif

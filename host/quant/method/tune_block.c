@@ -579,7 +579,7 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
             qlinear_free(&q[i]);
         }
         if (r->trained.best_epoch &&
-            (!qmatrix_download(h->t->m->cmd, &of->q, &q[i], e) || (h->shared && !share_codes(&q[i], e))))
+            (!qmatrix_download(h->t->m->cmd, &of->q, &q[i], e) || (h->shared && !share_codes(&q[i], SHARE_ROWS, e))))
             return false;
         if ((h->shared || !r->trained.best_epoch) && !qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e))
             return false;

@@ -19,6 +19,7 @@ static uint32_t unit(bool outputs)
 /* Rows [row, row + rows) in training. */
 struct tile {
     struct gumbel_state s;
+    uint32_t row;          /* of q */
     struct gpu_view inner; /* (W~ - W) H, where outputs have a Hessian */
 };
 
@@ -26,7 +27,7 @@ static bool create_tile(struct tile *t, struct gpu_arena *arena, const struct qm
                         bool outputs, struct err *e)
 {
     uint64_t bytes = (uint64_t)rows * q->cols * 4;
-    *t = (struct tile){0};
+    *t = (struct tile){.row = row};
     return gumbel_create(&t->s, arena, q, row, rows, e) && gpu_alloc(arena, bytes, &t->s.soft, e) &&
            gpu_alloc(arena, bytes, &t->s.grad, e) && (!outputs || gpu_alloc(arena, bytes, &t->inner, e));
 }
@@ -63,9 +64,9 @@ static bool units_fit(void *ctx, uint32_t units)
     return count_tile(r->gpu, r->q, rows, r->outputs, &count);
 }
 
-/* Trains some rows; their codes and scales are replaced in place at the end. all: rows of the whole linear. */
-static bool tune_rows(struct gpu_cmd *cmd, const struct tile *t, const struct tune_hessians *h, uint32_t all,
-                      uint32_t steps_before, uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
+/* Trains some rows; their codes and scales are replaced in place at the end. */
+static bool tune_rows(struct gpu_cmd *cmd, const struct tile *t, const struct tune_hessians *h, uint32_t steps_before,
+                      uint32_t steps_total, const struct tune_hooks *hooks, struct err *e)
 {
     const struct gumbel_state *s = &t->s;
     const uint32_t cols = s->q.cols, rows = s->q.rows;
@@ -74,14 +75,14 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct tile *t, const struct tu
         /* dL/dW~ = 2 Ho (W~ - W) H, both symmetric. */
         gpu_gemm(cmd, &(struct gpu_product){.a = {s->soft, cols},
                                             .b = {h->inputs, cols},
-                                            .c = {h->outputs.size ? t->inner : s->grad, cols},
+                                            .c = {h->outputs.view.size ? t->inner : s->grad, cols},
                                             .m = rows,
                                             .n = cols,
                                             .k = cols,
                                             .alpha = 2,
                                             .use = GEMM_STEERING});
-        if (h->outputs.size)
-            output_hessian_times(cmd, h->outputs, all, s->row0, rows, t->inner, s->grad, cols, GEMM_STEERING);
+        if (h->outputs.view.size)
+            output_hessian_times(cmd, h->outputs, t->row, rows, t->inner, s->grad, cols, GEMM_STEERING);
         gumbel_step(cmd, s, step);
         if (step % HOOK_STEPS == 0 && !tune_tell(hooks, cmd, steps_before + step, steps_total, NAN, e))
             return false;
@@ -93,11 +94,11 @@ static bool tune_rows(struct gpu_cmd *cmd, const struct tile *t, const struct tu
 }
 
 bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, const struct tune_hessians *h,
-                  struct gpu_arena *arena, uint64_t budget, const struct gumbel_options *o, uint64_t seed,
-                  uint32_t tensor, const struct tune_hooks *hooks, struct err *e)
+                  struct gpu_arena *arena, uint64_t budget, const struct gumbel_options *o, struct tune_key key,
+                  const struct tune_hooks *hooks, struct err *e)
 {
     /* As many rows at a time as the budget takes. */
-    const bool outputs = h->outputs.size > 0;
+    const bool outputs = h->outputs.view.size > 0;
     struct room room = {gpu_cmd_gpu(cmd), q, budget, outputs};
     uint64_t row_w = (uint64_t)q->cols * 4;
     uint64_t fit = most_that_fits((uint32_t)div_up(q->rows, unit(outputs)), units_fit, &room);
@@ -110,11 +111,12 @@ bool tune_hessian(struct gpu_cmd *cmd, struct qmatrix *q, struct gpu_view w, con
         bool ok = create_tile(&t, arena, q, row, rows, outputs, e);
         if (ok) {
             t.s.o = o;
-            t.s.seed = (uint32_t)(seed ^ seed >> 32);
-            t.s.tensor = tensor;
+            t.s.seed = (uint32_t)(key.seed ^ key.seed >> 32);
+            t.s.tensor = key.tensor;
+            t.s.row0 = key.row0 + row;
             t.s.origin = 1;
             t.s.w = gpu_slice(w, row * row_w, rows * row_w);
-            ok = tune_rows(cmd, &t, h, q->rows, done, total, hooks, e);
+            ok = tune_rows(cmd, &t, h, done, total, hooks, e);
         }
         gpu_arena_reset(arena, mark);
         if (!ok)

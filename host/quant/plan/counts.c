@@ -178,8 +178,8 @@ static bool start_linears(struct counting *c, struct block_shape shape, struct e
         }
         for (int k = 0; ok && k < LOSSES; k++) {
             hessian_square(c->m->cmd, &l.h, HESSIAN_TRAIN, l.square);
-            ok = hessian_loss(c->m->cmd, &l.q, l.w, of->rows, of->cols, l.square, (struct gpu_view){0}, c->arena, loss,
-                              e);
+            ok = hessian_loss(c->m->cmd, &l.q, l.w, of->rows, of->cols, l.square, (struct gpu_matrix){0}, c->arena,
+                              loss, e);
         }
         free(loss);
         gpu_arena_reset(c->arena, 0);

@@ -98,7 +98,7 @@ static bool gptq(struct speed_bench *b, struct gpu_arena *arena, const struct sp
         ok = quantize_gptq(b->cmd, &q, w, &h, square, arena, options(b)->damp, &options(b)->scale_search, &facts, e);
         for (int i = 0; ok && i < LOSSES; i++) {
             hessian_square(b->cmd, &h, HESSIAN_TRAIN, square);
-            ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, square, (struct gpu_view){0}, arena, loss, e);
+            ok = hessian_loss(b->cmd, &q, w, z->rows, z->cols, square, (struct gpu_matrix){0}, arena, loss, e);
         }
     }
     free(loss);

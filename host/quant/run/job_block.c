@@ -178,7 +178,7 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
 }
 
 bool job_quantize_linear(struct job *j, const struct quantize_options *o, const struct matrix *item, struct gpu_view w,
-                         const struct hessian *h, struct block_result *r, struct err *e)
+                         const struct hessian *h, bool shared, struct block_result *r, struct err *e)
 {
     struct linear_watch watch = {.j = j, .item = item, .steps = o->gumbel.steps};
     struct tune_hooks hooks = {on_step, &watch};
@@ -196,7 +196,8 @@ bool job_quantize_linear(struct job *j, const struct quantize_options *o, const 
                             .hessian = h,
                             .scratch = j->scratch,
                             .tune_bytes = j->plan.tune_bytes,
-                            .hooks = &hooks};
+                            .hooks = &hooks,
+                            .shared = shared && comm_size() > 1};
     struct linear_report *report = &r->report[item->place];
     gpu_mark mark = gpu_arena_mark(j->scratch);
     bool ok = job_load_outputs(j, item, &t.outputs, e) && quantize_linear(&t, &r->q[item->place], report, e);
@@ -245,7 +246,7 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
             continue;
         if (item->coded)
             ok = job_quantize_linear(j, j->o, item, w->w[i],
-                                     plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, r, e);
+                                     plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, true, r, e);
         else if (j->refined)
             ok = job_kept_matrix(j, item, w->w[i], e);
     }
@@ -400,7 +401,7 @@ static bool make_alone(struct job *j, const struct matrix *item, struct block_re
     struct gpu_view w;
     struct hessian h;
     bool ok = load_linear(j, item, &w, e) && (!weighed || diagonal_hessian(j, item, &h, e)) &&
-              job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, r, e);
+              job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, false, r, e);
     ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
     gpu_arena_reset(j->block, 0);
     gpu_arena_reset(j->hess, 0);

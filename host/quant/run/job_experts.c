@@ -256,7 +256,8 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
         const struct matrix *item = &b.items[i];
         const struct hessian *of = i + 1 < b.n ? &h->in : &h->middle;
         if (item->coded)
-            ok = job_quantize_linear(j, &alone, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, r, e);
+            ok = job_quantize_linear(j, &alone, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, false,
+                                     r, e);
         else if (j->refined)
             ok = job_kept_matrix(j, item, x->w[i], e);
         r->report[item->place].expert = (struct expert_report){
