@@ -35,12 +35,12 @@ equal() {
 equal rtn "$tmp/dense" --method rtn --bits 3 --group 64
 equal gptq "$tmp/dense" --method gptq --bits 2 --group 64 "${text[@]:0:6}"
 equal fast "$tmp/dense" --effort fast --output-hessian off --bits 2 --group 64 "${text[@]}"
-# Linears of 640 rows have two tiles of outputs, others one: some ranks have no rows.
+# Linears of 640 rows have two tiles of outputs, others one, and the pass for these two pieces of 4096 tokens: some ranks have none.
 equal outputs "$tmp/dense" --effort fast --output-hessian on --bits 2 --group 64 "${text[@]}"
 equal balanced "$tmp/dense" --effort balanced --epochs 2 --scale-epochs 1 --bits 2 --group 64 "${text[@]}"
-# Steps of several chunks (plan_memory.c: 2048 tokens), which ranks share.
+# Steps of several chunks (plan_memory.c: 2048 tokens, over scales 4096), which ranks share.
 "$build/make_big_block" "$tmp/small" --hidden 64 --intermediate 192 --heads 2 --kv 1 --layers 1 --vocab 256
-equal chunks "$tmp/small" --calib "$demo/calib.txt" --ctx 512 --samples 14 --holdout 4 --steps 8 --batch 10 --epochs 2 --scale-epochs 0 --bits 2 --group 64
+equal chunks "$tmp/small" --calib "$demo/calib.txt" --ctx 512 --samples 14 --holdout 4 --steps 8 --batch 10 --epochs 2 --scale-epochs 1 --scale-batch 10 --bits 2 --group 64
 equal q4_0.gguf "$tmp/dense" --format gguf --type Q4_0 --epochs 1 --scale-epochs 1 "${text[@]}"
 ranks 1 quantize "$tmp/dense" --format gguf --type Q2_0 --method rtn -o "$tmp/published.gguf"
 equal refined.gguf "$tmp/dense" --refine "$tmp/published.gguf" --effort fast "${text[@]}"

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "host/base/comm.h"
 #include "host/base/num.h"
 #include "host/gpu/tiled.h"
 #include "host/model/walk.h"
@@ -44,6 +45,61 @@ void end_to_end_free(struct end_to_end *w)
     acts_destroy(&w->kept);
 }
 
+/* ---- shared: pieces of a batch go to the ranks in turn ---- */
+
+/* A loss of a piece in the scratch of the way back, which the head does not use: where a view may begin. */
+#define LOSS_STEP 256u
+
+static uint32_t pieces_of(const struct end_to_end *w, uint32_t n)
+{
+    return (uint32_t)div_up(n, w->micro);
+}
+
+/* Whether a batch of n windows is shared. */
+static bool is_dealt(const struct end_to_end *w, uint32_t n)
+{
+    const uint32_t pieces = pieces_of(w, n);
+    return w->shared && pieces > 1 && (uint64_t)pieces * LOSS_STEP <= w->bwd.dnorm.size;
+}
+
+/* The next of the pieces' gradients, one of each rank that has one, to the caller. */
+static bool sum_round(struct end_to_end *w, uint32_t layer, uint32_t n, uint32_t *round, struct err *e)
+{
+    const uint32_t ranks = comm_size(), before = *round * ranks, left = pieces_of(w, n) - before;
+    return w->blocks.sum(w->blocks.ctx, layer, (unsigned)min_u64(ranks, left), (*round)++ == 0, e);
+}
+
+/* To what `to` has, piece by piece as on one rank, their losses, of which this one has its own. */
+static bool sum_losses(struct end_to_end *w, uint32_t n, const struct end_to_end_loss *to, struct err *e)
+{
+    enum { STEP = LOSS_STEP / sizeof(float) };
+    struct gpu_cmd *cmd = w->m->cmd;
+    const uint32_t pieces = pieces_of(w, n), ranks = comm_size(), rounds = (uint32_t)div_up(pieces, ranks);
+    const uint64_t bytes = (uint64_t)pieces * LOSS_STEP;
+    const struct gpu_view at = gpu_slice(w->bwd.dnorm, 0, bytes);
+    float *host = calloc((size_t)pieces * STEP + (size_t)ranks * rounds, sizeof *host),
+          *all = host + (size_t)pieces * STEP;
+    if (!host)
+        return err_nomem(e, "losses between ranks", bytes);
+    bool ok = gpu_download(cmd, at, host, bytes, e);
+    for (uint32_t p = comm_rank(); p < pieces; p += ranks)
+        all[comm_rank() * rounds + p / ranks] = host[p * STEP];
+    ok = ok && comm_gather(COMM_LOSSES, all, ranks, 1, rounds * sizeof *all, e);
+    for (uint32_t p = 0; p < pieces; p++)
+        host[p * STEP] = all[p % ranks * rounds + p / ranks];
+    if (ok)
+        gpu_upload(cmd, at, host, bytes);
+    for (uint32_t p = 0; ok && p < pieces; p++)
+        run_reduce_sum(cmd, gpu_rows(1),
+                       &(struct reduce_sum_args){.x = gpu_slice(at, (uint64_t)p * LOSS_STEP, sizeof(float)),
+                                                 .result = to->sums,
+                                                 .n = 1,
+                                                 .at = to->at,
+                                                 .factor = to->factor});
+    free(host);
+    return ok;
+}
+
 /* ---- windows through the model ---- */
 
 /* Over slots from .. from+n-1, in even batches: x is what they hold. */
@@ -55,6 +111,7 @@ static struct walk walk_slots(const struct end_to_end *w, uint32_t from, uint32_
                          .windows = n,
                          .batch = w->micro,
                          .even = true,
+                         .deal = is_dealt(w, n),
                          .staging = w->x};
 }
 
@@ -159,13 +216,20 @@ static bool head_forward(struct end_to_end *w, const uint32_t *list, uint32_t fr
                          const struct end_to_end_loss *to, struct err *e)
 {
     struct walk k = walk_slots(w, from, n);
-    while (walk_next(&k, e))
+    struct end_to_end_loss own = *to;
+    if (k.deal && w->targets) {
+        own = (struct end_to_end_loss){.sums = w->bwd.dnorm, .factor = 1};
+        gpu_fill(w->m->cmd, gpu_slice(own.sums, 0, (uint64_t)pieces_of(w, n) * LOSS_STEP), 0);
+    }
+    while (walk_next(&k, e)) {
+        own.at = k.deal ? k.number * (LOSS_STEP / (uint32_t)sizeof(float)) : to->at;
         if (!(w->targets
-                  ? acts_gather(w->targets, list + k.at, k.n, w->h, e) && head_piece(w, k.x, k.n, gradient, to, e)
+                  ? acts_gather(w->targets, list + k.at, k.n, w->h, e) && head_piece(w, k.x, k.n, gradient, &own, e)
                   : head_sampled(w, k.x, k.at, k.n, to->factor, e)) ||
             (gradient && !acts_put(w->kept, from + k.at, k.n, w->dy, e)))
             return false;
-    return k.ended;
+    }
+    return k.ended && (!k.deal || !w->targets || sum_losses(w, n, to, e));
 }
 
 /* A block's gradients: slots from .. hold its inputs, slots to .. the gradient of its output, which
@@ -178,11 +242,12 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
     struct block_grads grads = blocks->grads(blocks->ctx, layer);
     const bool want_input = layer > 0 || blocks->embedding;
     struct walk k = walk_slots(w, from, n);
+    uint32_t round = 0;
     while (walk_next(&k, e)) {
         struct gpu_view dy;
         if (!acts_get(w->kept, to + k.at, k.n, w->dy, &dy, e))
             return false;
-        grads.add = k.at > 0;
+        grads.add = !k.deal && k.at > 0;
         block_attn_fwd(m, b, &w->fwd, k.x, w->h, k.n);
         block_ffn_inputs(m, b, &w->fwd, w->h, k.n);
         if (blocks->inputs)
@@ -197,7 +262,12 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
             return false;
         if (!layer && blocks->embedding)
             blocks->embedding(blocks->ctx, dy, k.n);
+        if (k.deal && !sum_round(w, layer, n, &round, e))
+            return false;
     }
+    while (k.ended && k.deal && round * comm_size() < pieces_of(w, n)) /* others have one more */
+        if (!sum_round(w, layer, n, &round, e))
+            return false;
     return k.ended;
 }
 

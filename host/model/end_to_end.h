@@ -8,7 +8,10 @@
  * Every position of a window counts, the last one too: no next token is needed.
  *
  * Without a teacher the loss is that of labels drawn from the model's own predictions: what its gradients' squares are on
- * average is the curvature of the divergence at this model (the Fisher information). */
+ * average is the curvature of the divergence at this model (the Fisher information).
+ *
+ * Of several ranks (comm.h) each takes some pieces of a batch, `micro` windows, there and back: nothing of a window is of use to
+ * another. What is a sum over windows, gradients of weights, the caller brings together piece by piece, in their order. */
 #ifndef MODEL_END_TO_END_H
 #define MODEL_END_TO_END_H
 
@@ -22,6 +25,9 @@ struct end_to_end_blocks {
     const struct block_weights *(*load)(void *ctx, uint32_t layer, struct err *e);
     /* Of the block that is loaded: where gradients are added, all zero. */
     struct block_grads (*grads)(void *ctx, uint32_t layer);
+    /* Shared: each of the ranks 0 .. have - 1 has those of one piece, which are to be added to what there is of the pieces before, or are
+     * the first. The next piece's take their place. */
+    bool (*sum)(void *ctx, uint32_t layer, unsigned have, bool first, struct err *e);
     /* They are whole. */
     bool (*learn)(void *ctx, uint32_t layer, struct err *e);
     /* Are told on the way back, window by window, and record what is done with it; NULL: nobody is. Of the block that is loaded: what
@@ -40,6 +46,7 @@ struct end_to_end {
     struct acts *targets; /* of all windows: the teacher's hidden states after its last block; NULL: there is none */
     uint32_t seed;        /* of the labels, where there is none */
     uint32_t micro, batch;
+    bool shared;       /* among ranks, where a batch is more than one piece */
     struct acts *kept; /* [layers + 1][batch] windows: inputs of blocks, output of the last */
     struct block_scratch fwd;
     struct bwd_scratch bwd;

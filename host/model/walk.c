@@ -44,13 +44,18 @@ bool walk_next(struct walk *w, struct err *e)
         begin(w);
     if (w->n && !leave(w, e))
         return false;
-    uint32_t left = w->end - w->at;
-    w->ended = left == 0;
-    w->n = (uint32_t)min_u64(left, w->batch);
-    if (w->ended)
-        return false;
-    if (w->even)
-        w->n = left / (uint32_t)div_up(left, w->batch);
+    for (w->n = 0;; w->at += w->n) {
+        uint32_t left = w->end - w->at;
+        w->ended = left == 0;
+        w->n = (uint32_t)min_u64(left, w->batch);
+        if (w->ended)
+            return false;
+        if (w->even)
+            w->n = left / (uint32_t)div_up(left, w->batch);
+        w->number = w->batches++;
+        if (!w->deal || w->number % comm_size() == comm_rank())
+            break;
+    }
     return !w->acts || acts_get(w->acts, w->first + w->at, w->n, w->staging, &w->x, e);
 }
 

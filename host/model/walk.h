@@ -20,14 +20,17 @@ struct walk {
     struct gpu_view staging; /* for a batch, as acts_get wants it */
     bool keep;               /* what x became is stored */
     bool share; /* with keep: each rank goes over some batches, and at the end all have what all became (comm.h) */
+    bool
+        deal; /* batches go to the ranks in turn, and this one goes over its own: hidden states of others' are not asked for */
     /* Hears of each batch by `event`, whose unit and count are filled in, and has the piece in work move on; NULL: nobody
      * does. */
     struct progress_watch *watch;
     struct progress_event event;
-    /* The batch: windows at .. at + n - 1. */
-    uint32_t at, n;
+    /* The batch: windows at .. at + n - 1, and which one it is of those of all ranks. */
+    uint32_t at, n, number;
     struct gpu_view x;   /* [n, ctx, hidden] */
     bool begun, ended;   /* ended: all were gone over */
+    uint32_t batches;    /* so many have been come to */
     uint32_t start, end; /* of this rank's windows */
 };
 /* The next batch, when the work on the one before has been recorded. False: there is none, or e says why not; a stop

@@ -7,6 +7,7 @@
 #include "formats/pack.h"
 #include "host/base/num.h"
 #include "host/gpu/tiled.h"
+#include "host/quant/method/share.h"
 
 /* No block is loaded. */
 #define NONE UINT32_MAX
@@ -167,6 +168,28 @@ bool learned_scales_alloc(struct learned_scales *s, const struct scales_task *t,
     return ok;
 }
 
+/* For what ranks exchange. */
+static bool alloc_shared(struct learned_scales *s, struct err *e)
+{
+    uint64_t room = 1, *sums = calloc(s->most + 1u, sizeof *sums); /* floats */
+    bool ok = sums;
+    for (size_t i = 0; ok && i < s->t->n_items; i++) {
+        const struct matrix *item = &s->t->items[i];
+        const struct comm_part own = share_rows(item->rows);
+        room = max_u64(room, item->coded ? share_room(item->rows, item->cols) : 0);
+        if (item->coded)
+            sums[item->place] = max_u64(sums[item->place], (uint64_t)(own.end - own.first) * item->cols);
+    }
+    s->room = ok ? malloc(room * sizeof *s->room) : NULL;
+    ok = s->room;
+    for (uint32_t i = 0; ok && i < s->most; i++) {
+        s->places[i].sum = malloc((sums[i] + 1) * sizeof *s->places[i].sum);
+        ok = s->places[i].sum;
+    }
+    free(sums);
+    return ok || err_nomem(e, "gradients between ranks", room * sizeof *s->room);
+}
+
 /* What entries have on the host; codes that stay on the device go there. */
 bool learned_scales_create(struct learned_scales *s, struct err *e)
 {
@@ -174,6 +197,8 @@ bool learned_scales_create(struct learned_scales *s, struct err *e)
     s->host = malloc((size_t)s->widest);
     if (!s->host)
         return err_nomem(e, "the scales of one linear", s->widest);
+    if (s->t->shared && !alloc_shared(s, e))
+        return false;
     for (size_t i = 0; ok && i < s->t->n_items; i++) {
         struct scales_entry *x = &s->entries[i];
         uint64_t bytes = x->n * 4ull;
@@ -189,6 +214,9 @@ void learned_scales_free(struct learned_scales *s)
 {
     for (size_t i = 0; s->entries && i < s->t->n_items; i++)
         free(s->entries[i].best);
+    for (uint32_t i = 0; s->places && i < s->most; i++)
+        free(s->places[i].sum);
+    free(s->room);
     free(s->entries);
     free(s->places);
     free(s->grads);
@@ -334,6 +362,63 @@ struct block_grads learned_scales_grads(struct learned_scales *s, uint32_t layer
     return (struct block_grads){.w = s->grads};
 }
 
+bool learned_scales_sum(struct learned_scales *s, uint32_t layer, unsigned have, bool first, struct err *e)
+{
+    const struct block_items b = block_items_of(s->t->items, s->t->n_items, layer);
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < b.n; i++)
+        if (s->entries[b.items[i].number].n)
+            ok = share_sum(COMM_GRADIENTS, s->t->m->cmd, s->places[i].grad, b.items[i].rows, b.items[i].cols, have,
+                           first, s->room, s->places[i].sum, e);
+    s->summed = true;
+    return ok;
+}
+
+/* The gradient of a linear's scales as they are stored, in s->temp or s->temp_stored. */
+static bool stored_grad(struct learned_scales *s, const struct scales_entry *x, const struct scales_place *at,
+                        struct gpu_view *out, struct err *e)
+{
+    struct gpu_cmd *cmd = s->t->m->cmd;
+    const struct comm_part own = s->summed ? share_rows(x->q.rows) : (struct comm_part){0, x->q.rows};
+    const uint32_t rows = own.end - own.first, stored = x->n / x->q.rows; /* scales of a row */
+    const uint64_t row = x->q.cols * 4ull, row_stored = stored * 4ull, row_groups = row_stored * x->per,
+                   row_codes = x->q.ldc * 4ull;
+    struct gpu_view dscales = gpu_slice(s->temp, 0, (uint64_t)x->n * x->per * 4);
+    *out = x->per > 1 ? gpu_slice(s->temp_stored, 0, x->n * 4ull) : dscales;
+    if (rows) {
+        const struct gpu_view grad = gpu_slice(at->grad, own.first * row, rows * row),
+                              mine = gpu_slice(dscales, own.first * row_groups, rows * row_groups);
+        if (s->summed)
+            gpu_upload(cmd, grad, at->sum, rows * row);
+        gpu_fill(cmd, mine, 0);
+        tiled_scale_grad(
+            cmd, &(struct scale_grad_args){.grad = grad,
+                                           .codes = gpu_slice(at->codes, own.first * row_codes, rows * row_codes),
+                                           .dscales = mine,
+                                           .rows = rows,
+                                           .cols = x->q.cols,
+                                           .group = x->q.spec.group,
+                                           .groups = x->q.groups,
+                                           .ldc = x->q.ldc,
+                                           .offsets = quant_offsets(&x->q.spec)});
+        if (x->per > 1)
+            tiled_row_dot(cmd,
+                          &(struct row_dot_args){.a = mine,
+                                                 .b = gpu_slice(x->integers, own.first * row_groups, rows * row_groups),
+                                                 .out = gpu_slice(*out, own.first * row_stored, rows * row_stored),
+                                                 .rows = rows * stored,
+                                                 .cols = x->per});
+    }
+    if (!s->summed)
+        return true;
+    if ((rows && !gpu_download(cmd, gpu_slice(*out, own.first * row_stored, rows * row_stored),
+                               s->host + (size_t)own.first * stored, rows * row_stored, e)) ||
+        !comm_gather(COMM_GRADIENTS, s->host, x->q.rows, SHARE_ROWS, row_stored, e))
+        return false;
+    gpu_upload(cmd, *out, s->host, x->n * 4ull);
+    return true;
+}
+
 bool learned_scales_learn(struct learned_scales *s, uint32_t layer, uint32_t t, float rate, float *const *out,
                           struct err *e)
 {
@@ -345,22 +430,9 @@ bool learned_scales_learn(struct learned_scales *s, uint32_t layer, uint32_t t, 
         const struct scales_entry *x = &s->entries[item];
         if (!x->n)
             continue;
-        struct gpu_view dscales = gpu_slice(s->temp, 0, (uint64_t)x->n * x->per * 4), dstored = dscales;
-        gpu_fill(cmd, dscales, 0);
-        tiled_scale_grad(cmd, &(struct scale_grad_args){.grad = s->places[i].grad,
-                                                        .codes = s->places[i].codes,
-                                                        .dscales = dscales,
-                                                        .rows = x->q.rows,
-                                                        .cols = x->q.cols,
-                                                        .group = x->q.spec.group,
-                                                        .groups = x->q.groups,
-                                                        .ldc = x->q.ldc,
-                                                        .offsets = quant_offsets(&x->q.spec)});
-        if (x->per > 1) {
-            dstored = gpu_slice(s->temp_stored, 0, x->n * 4ull);
-            tiled_row_dot(cmd, &(struct row_dot_args){
-                                   .a = dscales, .b = x->integers, .out = dstored, .rows = x->n, .cols = x->per});
-        }
+        struct gpu_view dstored;
+        if (!stored_grad(s, x, &s->places[i], &dstored, e))
+            return false;
         if (out) {
             if (!gpu_download(cmd, dstored, out[item], x->n * 4ull, e))
                 return false;
@@ -381,5 +453,6 @@ bool learned_scales_learn(struct learned_scales *s, uint32_t layer, uint32_t t, 
                                                       .decay = 0});
         s->loaded = NONE;
     }
+    s->summed = false;
     return true;
 }

@@ -26,6 +26,7 @@ struct scales_place {
     struct gpu_view room;            /* for codes of the block that is loaded */
     struct gpu_view grad;            /* [rows, cols] of the weights */
     struct gpu_view codes;           /* those: as many as the matrix has */
+    float *sum;                      /* shared: gradients of this rank's rows, of the pieces so far */
 };
 
 struct learned_scales {
@@ -40,6 +41,8 @@ struct learned_scales {
     uint32_t loaded;              /* that block with its scales of the moment; UINT32_MAX: none, or others */
     uint64_t widest;              /* bytes of the widest linear's groups' scales */
     float *host;                  /* [widest] */
+    float *room;                  /* shared: share_room of the largest */
+    bool summed;                  /* the places have sums */
 };
 
 /* What lies on the device; the task's arena may count. */
@@ -59,6 +62,8 @@ bool learned_scales_keep_best(struct learned_scales *s, struct err *e);
 const struct block_weights *learned_scales_block(struct learned_scales *s, uint32_t layer, bool rounded, struct err *e);
 /* Of the block that is loaded: where gradients of its weights are added, all zero. */
 struct block_grads learned_scales_grads(struct learned_scales *s, uint32_t layer);
+/* end_to_end_blocks' sum: of gradients by the weights, each rank has its rows' (share.h). */
+bool learned_scales_sum(struct learned_scales *s, uint32_t layer, unsigned have, bool first, struct err *e);
 /* From these to the gradients of its scales, and a step of Adam on them: step t, from 0. out: gradients of item i go to
  * out[i] instead. */
 bool learned_scales_learn(struct learned_scales *s, uint32_t layer, uint32_t t, float rate, float *const *out,

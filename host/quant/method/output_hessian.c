@@ -6,6 +6,7 @@
 #include "host/base/num.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/method/hessian.h"
+#include "host/quant/method/share.h"
 
 /* Tokens: some thirty for each output of a tile. More gain nothing (bench/results/output-hessian-lavapipe.md). */
 #define OUTPUT_TOKENS 16384u
@@ -21,6 +22,9 @@ struct pass {
     struct block_weights w;
     struct gpu_view *tiles; /* [most], by place; empty: none is wanted */
     float **host;           /* [most], by place */
+    float *room;            /* shared: of the largest, share_room */
+    uint8_t *known;         /* [most], by place: shared, whether rank 0 has tiles */
+    bool summed;            /* host has this rank's rows of the sums */
     uint32_t most;          /* matrices of a layer */
     uint32_t loads;         /* of blocks so far: each layer's, then each once more on the way back */
 };
@@ -105,6 +109,46 @@ static struct block_grads grads(void *ctx, uint32_t layer)
     return (struct block_grads){.outputs = on_outputs, .ctx = ctx};
 }
 
+/* Shared: tiles of one piece each. */
+static bool sum_pieces(void *ctx, uint32_t layer, unsigned have, bool first, struct err *e)
+{
+    struct pass *p = ctx;
+    const struct block_items b = layer_items(p->t, layer);
+    for (uint32_t i = 0; i < p->most; i++)
+        p->known[i] = p->tiles[i].size > 0;
+    /* A rank without a piece has not heard of what is not known. */
+    if (first && !comm_broadcast(COMM_SETTINGS, p->known, p->most, 0, e))
+        return false;
+    p->summed = true;
+    for (uint32_t i = 0; i < p->most; i++) {
+        const uint32_t rows = i < b.n ? b.items[i].rows : 0, cols = output_hessian_cols(rows);
+        const uint64_t bytes = (uint64_t)rows * cols * sizeof(float);
+        if (!p->known[i])
+            p->tiles[i] = (struct gpu_view){0};
+        if (!p->tiles[i].size)
+            continue;
+        const struct comm_part own = share_rows(rows);
+        p->host[i] = p->host[i] ? p->host[i] : malloc((size_t)bytes);
+        if (!p->host[i])
+            return err_nomem(e, "a Hessian of outputs", bytes);
+        if (!share_sum(COMM_HESSIANS, p->t->m->cmd, p->tiles[i], rows, cols, have, first, p->room,
+                       p->host[i] + (size_t)own.first * cols, e))
+            return false;
+        gpu_fill(p->t->m->cmd, p->tiles[i], 0);
+    }
+    return true;
+}
+
+/* A linear's sums to the host. */
+static bool take_sums(struct pass *p, uint32_t i, uint32_t rows, uint64_t bytes, struct err *e)
+{
+    if (p->summed)
+        return comm_gather(COMM_HESSIANS, p->host[i], rows, SHARE_ROWS, bytes / rows, e);
+    p->host[i] = malloc((size_t)bytes);
+    return p->host[i] ? gpu_download(p->t->m->cmd, p->tiles[i], p->host[i], bytes, e)
+                      : err_nomem(e, "a Hessian of outputs", bytes);
+}
+
 static bool learn(void *ctx, uint32_t layer, struct err *e)
 {
     struct pass *p = ctx;
@@ -115,9 +159,7 @@ static bool learn(void *ctx, uint32_t layer, struct err *e)
         if (!p->tiles[i].size)
             continue;
         uint64_t bytes = output_hessian_bytes(p->t->o, &b.items[i]);
-        p->host[i] = malloc((size_t)bytes);
-        ok = p->host[i] ? gpu_download(p->t->m->cmd, p->tiles[i], p->host[i], bytes, e)
-                        : err_nomem(e, "a Hessian of outputs", bytes);
+        ok = take_sums(p, i, b.items[i].rows, bytes, e);
         if (ok && !output_hessian_settle(p->host[i], b.items[i].rows, 1 / tokens)) {
             free(p->host[i]);
             p->host[i] = NULL;
@@ -129,10 +171,25 @@ static bool learn(void *ctx, uint32_t layer, struct err *e)
         free(p->host[i]);
         p->host[i] = NULL;
     }
+    p->summed = false;
     return ok;
 }
 
 /* ---- the whole ---- */
+
+/* For what ranks exchange. */
+static bool alloc_shared(struct pass *p, struct err *e)
+{
+    uint64_t room = 1;
+    for (size_t i = 0; i < p->t->n_items; i++) {
+        const struct matrix *item = &p->t->items[i];
+        if (output_hessian_bytes(p->t->o, item))
+            room = max_u64(room, share_room(item->rows, output_hessian_cols(item->rows)));
+    }
+    p->room = malloc(room * sizeof *p->room);
+    p->known = calloc(p->most + 1u, sizeof *p->known);
+    return (p->room && p->known) || err_nomem(e, "Hessians of outputs between ranks", room * sizeof *p->room);
+}
 
 static bool pass_create(struct pass *p, const struct output_task *t, struct err *e)
 {
@@ -150,6 +207,10 @@ static bool pass_destroy(struct pass *p, bool ok, struct err *e)
 {
     ok = gpu_cmd_finish(p->t->m->cmd, ok ? e : NULL) && ok;
     end_to_end_free(&p->model);
+    for (uint32_t i = 0; p->host && i < p->most; i++)
+        free(p->host[i]);
+    free(p->room);
+    free(p->known);
     block_weights_free(&p->w);
     gpu_arena_reset(p->t->block, 0);
     gpu_arena_reset(p->t->hess, 0);
@@ -173,8 +234,10 @@ bool output_hessians_count(const struct output_task *t, uint32_t layer, struct e
 bool output_hessians(const struct output_task *t, struct err *e)
 {
     struct pass p;
-    bool ok = pass_create(&p, t, e);
-    p.model.blocks = (struct end_to_end_blocks){.ctx = &p, .load = load, .grads = grads, .learn = learn};
+    bool ok = pass_create(&p, t, e) && (!t->shared || alloc_shared(&p, e));
+    p.model.blocks =
+        (struct end_to_end_blocks){.ctx = &p, .load = load, .grads = grads, .sum = sum_pieces, .learn = learn};
+    p.model.shared = t->shared;
     p.model.windows = t->windows;
     ok = ok && end_to_end_sampled(&p.model, t->n, t->train, t->o->seed, &t->room, e);
     return pass_destroy(&p, ok, e);

@@ -18,7 +18,7 @@ struct output_store {
     void *ctx;
     /* Whether that layer's are wanted: they are not there. */
     bool (*wants)(void *ctx, uint32_t layer);
-    /* Takes them: of item number place of the layer [rows, output_hessian_cols(rows)], NULL where it has none. */
+    /* Takes them, on every rank: of item number place of the layer [rows, output_hessian_cols(rows)], NULL where it has none. */
     bool (*save)(void *ctx, uint32_t layer, const float *const *tiles, struct err *e);
 };
 
@@ -35,6 +35,7 @@ struct output_task {
     struct gpu_arena *block, *hess, *scratch;
     struct acts_options room; /* for the blocks' inputs */
     struct output_store store;
+    bool shared; /* among ranks (end_to_end.h), of which there are several */
     const struct tune_hooks *hooks;
 };
 /* Windows to use where `train` may be: enough tokens to tell a tile's directions apart; of few windows each several times. */

@@ -13,14 +13,14 @@ uint64_t share_room(uint32_t rows, uint32_t cols)
     return ((uint64_t)rows + (uint64_t)(own.end - own.first) * comm_size()) * cols;
 }
 
-bool share_sum(struct gpu_cmd *cmd, struct gpu_view x, uint32_t rows, uint32_t cols, unsigned have, bool first,
-               float *room, float *sum, struct err *e)
+bool share_sum(enum comm_kind kind, struct gpu_cmd *cmd, struct gpu_view x, uint32_t rows, uint32_t cols, unsigned have,
+               bool first, float *room, float *sum, struct err *e)
 {
     const struct comm_part own = share_rows(rows);
     const uint64_t n = (uint64_t)(own.end - own.first) * cols;
     float *all = room + (uint64_t)rows * cols; /* [have, own rows, cols] */
     if ((comm_rank() < have && !gpu_download(cmd, x, room, (uint64_t)rows * cols * sizeof *room, e)) ||
-        !comm_scatter(COMM_GRADIENTS, room, rows, SHARE_ROWS, cols * sizeof *room, have, all, e))
+        !comm_scatter(kind, room, rows, SHARE_ROWS, cols * sizeof *room, have, all, e))
         return false;
     for (unsigned r = 0; r < have; r++) {
         const float *from = all + r * n;

@@ -14,8 +14,8 @@ struct comm_part share_rows(uint32_t rows);
 /* Floats of host memory that share_sum and share_weights need as room. */
 uint64_t share_room(uint32_t rows, uint32_t cols);
 /* sum[own rows, cols] += x[rows, cols] of ranks 0 .. have - 1, one after the other; first: sum begins with rank 0's. */
-bool share_sum(struct gpu_cmd *cmd, struct gpu_view x, uint32_t rows, uint32_t cols, unsigned have, bool first,
-               float *room, float *sum, struct err *e);
+bool share_sum(enum comm_kind kind, struct gpu_cmd *cmd, struct gpu_view x, uint32_t rows, uint32_t cols, unsigned have,
+               bool first, float *room, float *sum, struct err *e);
 /* Each rank's own rows of w[rows, cols] to all ranks. */
 bool share_weights(struct gpu_cmd *cmd, struct gpu_view w, uint32_t rows, uint32_t cols, float *room, struct err *e);
 /* The same of codes and scales; rows are parted in units of so many (comm_part). */

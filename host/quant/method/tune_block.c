@@ -249,8 +249,8 @@ static bool sum_gradients(struct half *h, unsigned have, bool first, struct err 
     for (uint32_t i = 0; ok && i < h->t->block.n; i++) {
         const struct matrix *item = &h->t->block.items[i];
         if (h->members[i].trained)
-            ok = share_sum(h->t->m->cmd, h->grads.w[i], item->rows, item->cols, have, first, h->room, h->members[i].sum,
-                           e);
+            ok = share_sum(COMM_GRADIENTS, h->t->m->cmd, h->grads.w[i], item->rows, item->cols, have, first, h->room,
+                           h->members[i].sum, e);
     }
     return ok;
 }

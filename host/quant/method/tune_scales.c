@@ -52,6 +52,12 @@ static struct block_grads grads(void *ctx, uint32_t layer)
     return learned_scales_grads(&p->scales, layer);
 }
 
+static bool sum_pieces(void *ctx, uint32_t layer, unsigned have, bool first, struct err *e)
+{
+    struct pass *p = ctx;
+    return learned_scales_sum(&p->scales, layer, have, first, e);
+}
+
 static bool learn(void *ctx, uint32_t layer, struct err *e)
 {
     struct pass *p = ctx;
@@ -219,7 +225,9 @@ static bool pass_create(struct pass *p, const struct scales_task *t, struct err 
     p->losses = malloc((p->steps + 1ull) * sizeof *p->losses);
     if (!p->order || !p->losses)
         return err_nomem(e, "the order of windows", ((uint64_t)p->train + p->steps) * 4);
-    p->model.blocks = (struct end_to_end_blocks){.ctx = p, .load = load, .grads = grads, .learn = learn};
+    p->model.blocks =
+        (struct end_to_end_blocks){.ctx = p, .load = load, .grads = grads, .sum = sum_pieces, .learn = learn};
+    p->model.shared = t->shared;
     p->model.windows = t->windows;
     p->model.targets = t->targets;
     return learned_scales_create(&p->scales, e) && end_to_end_create(&p->model, p->batch, &t->room, e);

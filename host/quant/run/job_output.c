@@ -1,6 +1,7 @@
 /* The pass that finds Hessians of outputs as a part of a run. */
 #include <stdio.h>
 
+#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
@@ -52,6 +53,7 @@ bool job_outputs(struct job *j, struct err *e)
                             .scratch = j->scratch,
                             .room = acts_in(p->output_acts, j->work_dir),
                             .store = {j, wants, save},
+                            .shared = comm_size() > 1,
                             .hooks = &hooks};
     job_begin(j, WORK_OUTPUT, job_output_work(j));
     return job_end_way_back(j, output_hessians(&t, e), "the pass for Hessians of outputs", &clock, e);
