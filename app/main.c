@@ -27,7 +27,7 @@ static bool locate(struct args *a, struct err *e)
 /* Commands that ranks share the work of; of others the leader does all. */
 static bool is_shared(enum command_id c)
 {
-    return c == CMD_QUANTIZE || c == CMD_EVAL || c == CMD_COMPARE;
+    return c == CMD_QUANTIZE || c == CMD_EVAL || c == CMD_COMPARE || c == CMD_IMATRIX;
 }
 
 static bool run(const struct args *a, struct err *e)

@@ -57,6 +57,10 @@ if [[ -n ${GSQ_MPICH:-} ]]; then
     engine=openmpi
 fi
 
+for n in 1 2 3; do # three batches
+    ranks "$n" imatrix "$tmp/dense" --calib "$demo/calib.txt" --ctx 512 --samples 18 -o "$tmp/imatrix-$n.gguf"
+    check "imatrix, $n ranks: exit $rc, the bytes of one" cmp "$tmp/imatrix-1.gguf" "$tmp/imatrix-$n.gguf"
+done
 for n in 1 2 3; do
     ranks "$n" compare "$tmp/1-balanced" "$tmp/dense" --text "$demo/eval.txt" --ctx 32 --windows 20 --json
     sed -i 's/"seconds":[^,}]*//' "$tmp/out"

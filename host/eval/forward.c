@@ -2,8 +2,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "host/base/comm.h"
+#include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/model/batch.h"
 
@@ -103,6 +105,7 @@ struct walk forward_walk(struct forward *f, struct acts *acts, const char *detai
                          .windows = f->w.n,
                          .batch = f->batch,
                          .staging = f->staging,
+                         .deal = f->deal,
                          .watch = &f->watch,
                          .event = event(f, detail)};
 }
@@ -267,12 +270,28 @@ static bool fits(const struct forward *f, bool resident, bool experts_near)
     return ok;
 }
 
+/* Batches that are dealt are the same on all ranks: what all have room for. */
+static bool agree_batch(struct forward *f, struct err *e)
+{
+    uint32_t *all = calloc(comm_size(), sizeof *all);
+    bool ok = all || err_nomem(e, "the ranks' batches", comm_size() * sizeof *all);
+    if (ok)
+        all[comm_rank()] = f->batch;
+    ok = ok && comm_gather(COMM_SETTINGS, all, comm_size(), 1, sizeof *all, e);
+    for (unsigned r = 0; ok && r < comm_size(); r++)
+        f->batch = (uint32_t)min_u64(f->batch, all[r]);
+    free(all);
+    return ok;
+}
+
 /* Batch size and the place of the hidden states, from what the device has left. */
 static bool make_room(struct forward *f, struct err *e)
 {
     f->batch = f->w.n;
     for (int i = 0; i < f->sides; i++)
         f->batch = batch_windows_forward(f->side[i].m, f->batch);
+    if (f->deal && !agree_batch(f, e))
+        return false;
     bool resident = fits(f, true, true);
     f->experts_near = resident || fits(f, false, true);
     if (!resident && fits(f, true, false)) {

@@ -37,6 +37,8 @@ struct forward {
     const struct progress *progress;
     struct forward_side side[2];
     int sides;
+    bool
+        deal; /* batches go to the ranks in turn (walk.h), and each has hidden states of its own alone; not with experts */
     /* Takes from the arenas what logits after the last block take, also of a copy of f whose arenas count. NULL: there
      * are none. */
     bool (*alloc_head)(const struct forward *f, struct err *e);

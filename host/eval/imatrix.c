@@ -3,9 +3,11 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "formats/write/write_gguf.h"
+#include "host/base/comm.h"
 #include "host/base/num.h"
 #include "host/base/out_path.h"
 #include "host/base/str.h"
@@ -18,6 +20,7 @@ struct collect {
     struct gpu_arena *arena;
     struct gpu_view sums[INPUT_COUNT]; /* [width of the input, of the widest block] */
     struct gpu_view experts[2]; /* of a layer's: [experts] rows of what gate and up read, and of what down reads */
+    struct dealt_sums dealt;    /* of several ranks */
     struct imatrix *out;
     uint32_t layer;
 };
@@ -111,6 +114,50 @@ static bool take(struct collect *c, const struct model *m, uint32_t layer, const
     return take_sums(c, m, module, c->sums[x->part->input], x->cols, (double)c->f.w.n * m->ctx, e);
 }
 
+/* Columns of an input of a block. */
+static uint32_t input_cols(struct block_shape b, enum input in)
+{
+    const uint32_t cols = block_input_cols(b, HALF_ATTN, in);
+    return cols ? cols : block_input_cols(b, HALF_FFN, in);
+}
+
+static uint32_t all_cols(struct block_shape b)
+{
+    uint32_t cols = 0;
+    for (int in = 0; in < INPUT_COUNT; in++)
+        cols += input_cols(b, (enum input)in);
+    return cols;
+}
+
+/* What the walk's batch has given the sums. */
+static bool take_batch(struct collect *c, struct block_shape b, const struct walk *k, struct err *e)
+{
+    bool ok = true;
+    uint32_t at = 0;
+    for (int in = 0; ok && in < INPUT_COUNT; in++) {
+        const uint32_t cols = input_cols(b, (enum input)in);
+        ok = !cols || dealt_sums_take(&c->dealt, k, c->sums[in], at, cols, e);
+        at += cols;
+    }
+    return ok;
+}
+
+/* All batches' into the sums. */
+static bool join_batches(struct collect *c, struct block_shape b, struct err *e)
+{
+    const uint32_t n = all_cols(b);
+    float *sums = malloc(n * sizeof *sums);
+    bool ok = (sums || err_nomem(e, "sums of a block", n * sizeof *sums)) && dealt_sums_end(&c->dealt, sums, e);
+    for (uint32_t in = 0, at = 0; ok && in < INPUT_COUNT; in++) {
+        const uint32_t cols = input_cols(b, (enum input)in);
+        if (cols)
+            gpu_upload(c->f.cmd, gpu_slice(c->sums[in], 0, cols * sizeof *sums), sums + at, cols * sizeof *sums);
+        at += cols;
+    }
+    free(sums);
+    return ok;
+}
+
 /* Through a block, its inputs added up. */
 static bool through_block(void *ctx, struct forward *f, struct forward_side *s, uint32_t layer, struct err *e)
 {
@@ -126,12 +173,15 @@ static bool through_block(void *ctx, struct forward *f, struct forward_side *s, 
     c->layer = layer;
     f->experts.seen = add_expert;
     f->experts.seen_ctx = c;
-    while (walk_next(&k, e)) {
+    bool ok = !k.deal || dealt_sums_begin(&c->dealt, all_cols(b), &k, e);
+    while (ok && walk_next(&k, e)) {
         block_half_fwd(s->m, HALF_ATTN, &f->b, &f->s, k.x, k.x, k.n);
         add_half(c, s->m, layer, HALF_ATTN, k.n);
         forward_second_half(f, s, layer, &k, add_second, c);
+        ok = !k.deal || take_batch(c, b, &k, e);
     }
-    bool ok = forward_block_end(f, &k, e);
+    ok = forward_block_end(f, &k, ok ? e : NULL) && ok && (!k.deal || join_batches(c, b, e));
+    dealt_sums_free(&c->dealt);
     for (uint32_t i = 0; ok && i < b.n; i++)
         ok = take(c, s->m, layer, &b.matrices[i], e);
     return ok && take_experts(c, s->m, layer, e);
@@ -208,7 +258,8 @@ bool imatrix_collect(struct gpu_cmd *cmd, const struct checkpoint *ck, const str
                               .spill_dir = o->spill_dir,
                               .progress = &o->progress,
                               .side = {{.label = "", .ck = ck}},
-                              .sides = 1},
+                              .sides = 1,
+                              .deal = comm_size() > 1 && !checkpoint_config(ck)->experts.n},
                         .out = m};
     *m = (struct imatrix){.config = checkpoint_config(ck)};
     bool ok = run(&c, e);

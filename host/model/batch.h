@@ -18,6 +18,20 @@ struct batch {
 };
 bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e);
 
+/* Sums over the windows of a walk whose batches are dealt to ranks (walk.h): what each batch gives alone, added in their order, as
+ * where one rank has them all. */
+struct dealt_sums {
+    float *all; /* [ranks, rounds, cols] */
+    uint32_t cols, batches, rounds;
+};
+bool dealt_sums_begin(struct dealt_sums *s, uint32_t cols, const struct walk *k, struct err *e);
+/* What the walk's batch gives columns [col, col + n): sums, which become 0. */
+bool dealt_sums_take(struct dealt_sums *s, const struct walk *k, struct gpu_view sums, uint32_t col, uint32_t n,
+                     struct err *e);
+/* The whole on all ranks: sums[cols]. */
+bool dealt_sums_end(struct dealt_sums *s, float *sums, struct err *e);
+void dealt_sums_free(struct dealt_sums *s);
+
 /* Of sums of squares after the final norm. */
 struct norm_batch {
     struct gpu_view hidden, normed; /* [T, hidden] */
