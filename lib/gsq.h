@@ -249,8 +249,9 @@ struct gsq_quantize_options {
     const char *const *overrides; /* "KEY=TYPE:VALUE": other metadata; TYPE is int, float, bool or str */
     size_t n_overrides;
 
-    const char *calib;   /* text file; "default": the text that comes with gsq; "self", or NULL without imatrix: the model writes one */
-    const char *imatrix; /* importance matrix (GGUF), or NULL */
+    const char *
+        calib; /* text file; "default": the text that comes with gsq; "self", or NULL without imatrix: the model writes one */
+    const char *imatrix;                 /* importance matrix (GGUF), or NULL */
     const char *const *importance_names; /* it counts for weights alone whose name holds one of these ... */
     size_t n_importance_names;           /* 0: for all */
     bool importance_skip;                /* ... or for all others */
@@ -303,6 +304,8 @@ struct gsq_quantize_options {
     uint64_t target_bytes; /* of the whole output; 0: not said */
     double
         target_bpw; /* bits per weight, in a GGUF of all weights, in a folder of the linears of the blocks; 0: not said */
+    /* The share of what was lost before a linear that it makes good where it starts on its own; below 0: as the effort has it. */
+    float correction;
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */

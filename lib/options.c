@@ -20,6 +20,7 @@ static void from_internal(struct gsq_quantize_options *o, const struct quantize_
     o->batch = q->block.batch;
     o->scale_epochs = q->scales.epochs;
     o->damp = q->damp;
+    o->correction = q->correction;
     o->scale_steps = q->scale_search.candidates;
     o->scale_power = q->scale_search.power;
     o->tau[0] = q->gumbel.tau0;
@@ -61,6 +62,7 @@ static void numbers(struct quantize_options *q, const struct gsq_quantize_option
     q->block.batch = o->batch;
     q->scales.epochs = o->scale_epochs;
     q->damp = o->damp;
+    q->correction = o->correction;
     q->scale_search = (struct scale_search_options){.candidates = o->scale_steps, .power = o->scale_power};
     q->gumbel.tau0 = o->tau[0];
     q->gumbel.tau1 = o->tau[1];

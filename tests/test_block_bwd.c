@@ -248,7 +248,7 @@ static void check_block(const struct shape *s, uint32_t layer, const struct fami
     g.outputs = on_outputs;
     g.ctx = &seen;
     block_ffn_bwd(m, &w, &fwd, &bwd, gh, gy, true, &g, WINDOWS);
-    block_attn_norm(m, &w, &fwd, gx, WINDOWS);
+    block_half_norm(m, HALF_ATTN, &w, &fwd, gx, WINDOWS);
     block_attn_bwd(m, &w, &fwd, &bwd, gx, gy, true, &g, WINDOWS);
     g.outputs = NULL;
     check_outputs(s->name, &seen, &g);

@@ -81,7 +81,7 @@ static bool batch(struct gpu_arena *to, void *ctx, struct err *e)
 {
     struct model_size *z = ctx;
     struct batch b;
-    return batch_create(&b, to, z->m, z->windows, e);
+    return batch_create(&b, to, z->m, z->windows, false, e);
 }
 
 static bool norm_batch(struct gpu_arena *to, void *ctx, struct err *e)

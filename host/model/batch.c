@@ -24,10 +24,14 @@ uint32_t batch_windows_forward(const struct model *m, uint32_t windows)
     return batch_windows(m, tokens, left / 4, windows);
 }
 
-bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e)
+bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, bool drift,
+                  struct err *e)
 {
+    const uint64_t bytes = acts_bytes(m, windows);
+    b->teacher = b->lost = (struct gpu_view){0};
     if (!block_scratch_create(&b->s, arena, m, windows, SCRATCH_FORWARD, e) ||
-        !gpu_alloc(arena, acts_bytes(m, windows), &b->hidden, e))
+        !gpu_alloc(arena, bytes, &b->hidden, e) ||
+        (drift && (!gpu_alloc(arena, bytes, &b->teacher, e) || !gpu_alloc(arena, bytes, &b->lost, e))))
         return false;
     b->s.steering = true;
     return true;

@@ -15,8 +15,12 @@ uint32_t batch_windows_forward(const struct model *m, uint32_t windows);
 struct batch {
     struct block_scratch s;
     struct gpu_view hidden; /* [T, hidden]: staging for activations that live elsewhere */
+    struct gpu_view teacher,
+        lost; /* the same for the 16-bit model's, and how far they are from the student's; empty without a drift */
 };
-bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, struct err *e);
+/* drift: for what is lost before a linear, too (drift.h). */
+bool batch_create(struct batch *b, struct gpu_arena *arena, const struct model *m, uint32_t windows, bool drift,
+                  struct err *e);
 
 /* Sums over the windows of a walk whose batches are dealt to ranks (walk.h): what each batch gives alone, added in their order, as
  * where one rank has them all. */

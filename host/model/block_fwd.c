@@ -453,10 +453,10 @@ static void add_half(struct model *m, const struct block_weights *b, const struc
     block_add(m, y, same ? added : x, rows, hidden);
 }
 
-void block_attn_norm(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
-                     uint32_t windows)
+void block_half_norm(struct model *m, enum block_half half, const struct block_weights *b,
+                     const struct block_scratch *s, struct gpu_view x, uint32_t windows)
 {
-    norm_input(m, x, b->fixed[ROLE_ATTN_NORM], s->norm, windows * m->ctx);
+    norm_input(m, x, b->fixed[half == HALF_ATTN ? ROLE_ATTN_NORM : ROLE_FFN_NORM], s->norm, windows * m->ctx);
 }
 
 /* y[rows, w's rows] = old + x[rows, cols] W^T, of rows [row0, row0 + n) of a matrix that is kept; old may be y or empty. */
@@ -664,7 +664,7 @@ void block_attn_inputs(struct model *m, const struct block_weights *b, const str
     const struct gpu_view none = {0};
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
-    block_attn_norm(m, b, s, x, windows);
+    block_half_norm(m, HALF_ATTN, b, s, x, windows);
     if (c->mla.kv_rank) {
         latent_heads(m, b, s, rows);
         attention(m, b, s, windows);
@@ -709,7 +709,7 @@ void block_ffn_inputs(struct model *m, const struct block_weights *b, const stru
     const struct gpu_view none = {0};
     uint32_t rows = windows * m->ctx;
     assert(windows <= s->max_windows);
-    norm_input(m, h, b->fixed[ROLE_FFN_NORM], s->norm, rows);
+    block_half_norm(m, HALF_FFN, b, s, h, windows);
     linear(m, b, s, ROLE_GATE, s->norm, none, s->gate, rows);
     linear(m, b, s, ROLE_UP, s->norm, none, s->up, rows);
     block_glu(m, s->gate, s->up, s->act, rows, block_rows_of(m, b, ROLE_GATE));

@@ -56,9 +56,9 @@ uint64_t block_queries_bytes(const struct model *m, uint32_t windows);
  * read. */
 void block_attn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
                        uint32_t windows);
-/* s->norm as block_attn_inputs leaves it, once more: the other half writes its own there. */
-void block_attn_norm(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view x,
-                     uint32_t windows);
+/* Of these the first alone: s->norm, as the half leaves it. */
+void block_half_norm(struct model *m, enum block_half half, const struct block_weights *b,
+                     const struct block_scratch *s, struct gpu_view x, uint32_t windows);
 void block_ffn_inputs(struct model *m, const struct block_weights *b, const struct block_scratch *s, struct gpu_view h,
                       uint32_t windows);
 /* h[T, hidden] = x + o(attention(norm(x))), what is added normed where the family does. x and h may be the same view. */

@@ -254,7 +254,7 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
             blocks->inputs(blocks->ctx, HALF_FFN, &w->fwd, k.n);
         block_ffn_added(m, b, &w->fwd, k.n);
         block_ffn_bwd(m, b, &w->fwd, &w->bwd, w->h, dy, true, &grads, k.n);
-        block_attn_norm(m, b, &w->fwd, k.x, k.n);
+        block_half_norm(m, HALF_ATTN, b, &w->fwd, k.x, k.n);
         if (blocks->inputs)
             blocks->inputs(blocks->ctx, HALF_ATTN, &w->fwd, k.n);
         block_attn_bwd(m, b, &w->fwd, &w->bwd, k.x, dy, want_input, &grads, k.n);

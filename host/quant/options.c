@@ -107,6 +107,16 @@ uint32_t quantize_lone_steps(const struct quantize_options *o)
                                                                                        : o->gumbel.steps;
 }
 
+/* All of it is too much: at 2 bits the rest of the error hides it (bench/results/correction-lavapipe.md). */
+#define CORRECTION 0.5f
+
+float quantize_correction(const struct quantize_options *o)
+{
+    if (o->method == METHOD_RTN || quantize_diagonal(o))
+        return 0;
+    return o->correction >= 0 ? o->correction : o->method == METHOD_GSQ && o->block.epochs == 0 ? CORRECTION : 0;
+}
+
 /* Epochs that a short text may bring an effort to. */
 #define EPOCHS_MOST 20u
 
@@ -136,7 +146,7 @@ void quantize_defaults(struct quantize_options *o)
         .group = GROUP_DEFAULT,
         .format = EXPORT_GPTQ,
         .damp = 0.01f,
-        .output_hessian = OUTPUT_HESSIAN_OFF,
+        .correction = -1,
         .scale_search = {.candidates = 80, .power = 2.4f},
         .gumbel = {.tau0 = 2.0f,
                    .tau1 = 0.05f,

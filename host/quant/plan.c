@@ -54,12 +54,23 @@ bool plan_gathers(const struct quantize_options *o, enum block_half half, struct
 
 bool plan_targets(const struct plan *p, const struct quantize_options *o)
 {
-    return plan_teacher(o) && !p->experts_alone;
+    return (plan_teacher(o) && !p->experts_alone) || (quantize_correction(o) > 0 && plan_chained(p));
 }
 
 bool plan_chained(const struct plan *p)
 {
     return !p->experts;
+}
+
+bool plan_corrects(const struct plan *p, const struct quantize_options *o, enum block_half half, struct block_items b)
+{
+    bool all = quantize_correction(o) > 0 && plan_chained(p) && plan_gathers(o, half, b);
+    for (uint32_t i = 0; i < b.n; i++) {
+        const enum input in = b.items[i].part->input;
+        if (b.items[i].part->half == half)
+            all = all && (in == INPUT_ATTN || in == INPUT_FFN || input_is_last(in));
+    }
+    return all;
 }
 
 bool plan_trains(const struct quantize_options *o, enum block_half half, struct block_items b)

@@ -113,6 +113,9 @@ bool plan_targets(const struct plan *p, const struct quantize_options *o);
 /* Whether these are a chain of the 16-bit model's own, carried along from block to block; else what the 16-bit weights of a half
  * make of the student's: with experts a chain would take each of them once more. */
 bool plan_chained(const struct plan *p);
+/* Whether linears of that half make a share of what was lost before them good (drift.h): where there is such a chain, and the half is
+ * an attention of q, k, v and o, or gate, up and down. */
+bool plan_corrects(const struct plan *p, const struct quantize_options *o, enum block_half half, struct block_items b);
 /* What of a layer all tokens go through: its items without those of experts; those of an expert. */
 struct block_items plan_common(struct block_items b);
 struct block_items plan_expert(struct block_items b, uint32_t expert);

@@ -22,7 +22,7 @@ static uint32_t search_columns(const struct quant_spec *spec)
     return spec->type->super ? spec->type->super : spec->group;
 }
 
-/* r <- the factor of H with its dead inputs set to 1 and damping added; raised until it works. */
+/* The same, where its diagonal is known. */
 static bool factor(struct gpu_cmd *cmd, const struct hessian *h, const float *diag, float damp,
                    struct gpu_arena *scratch, struct gpu_view r, struct gptq_facts *facts, struct err *e)
 {
@@ -49,6 +49,32 @@ static bool factor(struct gpu_cmd *cmd, const struct hessian *h, const float *di
         gpu_fill(cmd, r, 0);
         tiled_damp_diagonal(cmd, &(struct damp_diagonal_args){.h = r, .n = n, .ldh = n, .one = 1.0f, .damp = 0.0f});
     }
+    return ok;
+}
+
+/* *host: h's diagonal, which the caller frees. */
+static bool read_diagonal(struct gpu_cmd *cmd, const struct hessian *h, struct gpu_view diag, float **host,
+                          struct err *e)
+{
+    const uint64_t bytes = h->n * sizeof **host;
+    *host = malloc(bytes);
+    if (!*host)
+        return err_nomem(e, "a Hessian's diagonal", bytes);
+    tiled_diagonal(cmd, &(struct diagonal_args){.h = h->train, .diag = diag, .n = h->n, .ldh = h->n});
+    return gpu_download(cmd, diag, *host, bytes, e);
+}
+
+bool gptq_factor(struct gpu_cmd *cmd, const struct hessian *h, float damp, struct gpu_arena *scratch,
+                 struct gpu_view square, struct gptq_facts *facts, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(scratch);
+    struct gpu_view diag;
+    float *host = NULL;
+    *facts = (struct gptq_facts){0};
+    bool ok = gpu_alloc(scratch, h->n * sizeof *host, &diag, e) && read_diagonal(cmd, h, diag, &host, e) &&
+              factor(cmd, h, host, damp, scratch, square, facts, e);
+    free(host);
+    gpu_arena_reset(scratch, mark);
     return ok;
 }
 
@@ -80,15 +106,10 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
     gpu_mark mark = gpu_arena_mark(scratch);
     struct gpu_view diag, weights, work, err, r = square;
     uint32_t table[TABLE_LEVELS / 4];
-    float *host = malloc((size_t)cols * sizeof *host);
+    float *host = NULL;
     *facts = (struct gptq_facts){0};
-    bool ok =
-        host ? gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) && gpu_alloc(scratch, (uint64_t)cols * 4, &weights, e)
-             : err_nomem(e, "a Hessian's diagonal", (uint64_t)cols * 4);
-    if (ok) {
-        tiled_diagonal(cmd, &(struct diagonal_args){.h = h->train, .diag = diag, .n = cols, .ldh = cols});
-        ok = gpu_download(cmd, diag, host, (uint64_t)cols * 4, e);
-    }
+    bool ok = gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) && gpu_alloc(scratch, (uint64_t)cols * 4, &weights, e) &&
+              read_diagonal(cmd, h, diag, &host, e);
     ok = ok && factor(cmd, h, host, damp, scratch, r, facts, e) && column_weights(cmd, r, cols, host, weights, e);
     ok = ok && gpu_alloc(scratch, (uint64_t)rows * cols * 4, &work, e) &&
          gpu_alloc(scratch, (uint64_t)rows * min_u64(search_columns(&q->spec), SEGMENT_MAX) * 4, &err, e);

@@ -53,6 +53,10 @@ struct gptq_facts {
     bool damp_raised;   /* the Cholesky needed more damping than asked for */
     bool diagonal_only; /* it failed at every damping: no error feedback */
 };
+/* square[n, n] <- R, H^-1 = R R^T, as cholesky_inverse_factor leaves it: of h->train (left as it is) with its dead inputs set to 1 and damping added;
+ * raised until it works. */
+bool gptq_factor(struct gpu_cmd *cmd, const struct hessian *h, float damp, struct gpu_arena *scratch,
+                 struct gpu_view square, struct gptq_facts *facts, struct err *e);
 /* GPTQ with the Hessian h->train (left as it is). o NULL: scales stay those of q. w[rows, cols] is read;
  * where an input is dead (h_ii = 0) its column of w is set to 0. square: [cols, cols] floats that are
  * overwritten. Scratch comes from the arena and is given back. */

@@ -230,6 +230,20 @@ static bool better_of(const struct own *p, struct qmatrix *q, struct square *s, 
     return ok && losses(p, q, s, HESSIAN_TRAIN, l->start, e);
 }
 
+/* The weights become what makes a share of the drift good. s is used up. */
+static bool make_good(const struct own *p, struct square *s, struct err *e)
+{
+    const struct linear_task *t = &p->t;
+    const struct quantize_options *o = t->options;
+    struct gptq_facts facts;
+    if (!t->drift || !t->drift->sum.size || !p->item.rows)
+        return true;
+    s->holds = SQUARE_OTHER;
+    return gptq_factor(t->cmd, t->hessian, o->damp, t->scratch, s->view, &facts, e) &&
+           (facts.diagonal_only || drift_make_good(t->cmd, t->drift, t->w, p->rows.first, p->item.rows, s->view,
+                                                   quantize_correction(o), t->scratch, e));
+}
+
 /* GPTQ or GSQ. Losses come as sums, and *norm as what they are relative to. */
 static bool with_hessian(const struct own *p, struct qmatrix *q, struct qlinear *out, struct linear_report *report,
                          double *norm, struct err *e)
@@ -244,7 +258,7 @@ static bool with_hessian(const struct own *p, struct qmatrix *q, struct qlinear 
     struct gptq_facts facts;
     double held = 0;
 
-    bool ok = hessian_square_create(&s->view, t->scratch, p->item.cols, q->spec.group, e) &&
+    bool ok = hessian_square_create(&s->view, t->scratch, p->item.cols, q->spec.group, e) && make_good(p, s, e) &&
               losses(p, NULL, s, HESSIAN_TRAIN, l.norm, e);
     if (ok) {
         *norm = sum(l.norm, rows);

@@ -4,6 +4,7 @@
 
 #include "host/quant/plan.h"
 #include "host/quant/record.h"
+#include "host/quant/method/drift.h"
 #include "host/quant/method/tune_hessian.h"
 
 struct linear_task {
@@ -14,6 +15,7 @@ struct linear_task {
     const struct hessian *hessian; /* of its inputs, of pieces as many; NULL for RTN */
     struct gpu_view
         outputs; /* tiles of its outputs' Hessian (hessian.h); empty: all outputs count alike, each for itself */
+    const struct drift *drift;   /* what is lost before it; NULL: that is left alone */
     const struct qlinear *start; /* codes to begin with, whose scales stay; NULL: RTN, then GPTQ */
     struct gpu_arena *scratch;
     uint64_t tune_bytes; /* of the optimiser's state at a time */
@@ -21,7 +23,9 @@ struct linear_task {
     bool
         shared; /* each rank makes some rows (comm.h), and all have all of them afterwards: to be asked of all, of more than one */
 };
-/* Codes and scales into out (the caller frees them), what happened into report (its module and seconds too).
+/* With a drift the weights that codes and losses go by are those that make a share of it good (quantize_correction).
+ *
+ * Codes and scales into out (the caller frees them), what happened into report (its module and seconds too).
  *
  * With a start GPTQ keeps its scales, and counts only where it is better: row by row on the calibration
  * Hessian, as a whole on the held-out windows.

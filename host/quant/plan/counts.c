@@ -520,7 +520,7 @@ static void block_both_ways(const struct half_block *b)
     block_attn_fwd(m, &b->w, &b->fwd, b->x, b->y, COUNT_WINDOWS);
     block_ffn_inputs(m, &b->w, &b->fwd, b->y, COUNT_WINDOWS);
     block_ffn_bwd(m, &b->w, &b->fwd, &b->bwd, b->y, b->target, true, &b->grads, COUNT_WINDOWS);
-    block_attn_norm(m, &b->w, &b->fwd, b->x, COUNT_WINDOWS);
+    block_half_norm(m, HALF_ATTN, &b->w, &b->fwd, b->x, COUNT_WINDOWS);
     block_attn_bwd(m, &b->w, &b->fwd, &b->bwd, b->x, b->target, true, &b->grads, COUNT_WINDOWS);
     gpu_copy(m->cmd, b->x, b->target, b->y.size);
 }

@@ -109,17 +109,17 @@ static bool embed(struct stand_in *s, struct err *e)
     return ok;
 }
 
-static bool batch(struct stand_in *s, struct err *e)
+static bool batch(struct stand_in *s, bool drift, struct err *e)
 {
     struct batch b;
-    bool ok = batch_create(&b, s->scratch, &s->m, s->plan->batch_windows, e);
+    bool ok = batch_create(&b, s->scratch, &s->m, s->plan->batch_windows, drift, e);
     gpu_arena_reset(s->scratch, 0);
     saw(s, "a batch of windows");
     return ok;
 }
 
 static bool linear(struct stand_in *s, const struct matrix *item, struct gpu_view w, const struct hessian *h,
-                   struct err *e)
+                   const struct drift *drift, struct err *e)
 {
     struct qlinear q = {0};
     struct linear_report report;
@@ -128,6 +128,7 @@ static bool linear(struct stand_in *s, const struct matrix *item, struct gpu_vie
                             .item = item,
                             .w = w,
                             .hessian = h,
+                            .drift = drift,
                             .scratch = s->scratch,
                             .tune_bytes = s->plan->tune_bytes};
     gpu_mark mark = gpu_arena_mark(s->scratch);
@@ -140,9 +141,12 @@ static bool linear(struct stand_in *s, const struct matrix *item, struct gpu_vie
     return ok;
 }
 
-static bool hessians(struct stand_in *s, enum block_half half, struct hessian h[INPUT_COUNT], struct err *e)
+/* What a half's linears learn from. */
+static bool sums(struct stand_in *s, enum block_half half, struct block_items b, struct hessian h[INPUT_COUNT],
+                 struct drift drift[INPUT_COUNT], struct err *e)
 {
-    return hessian_create_half(h, s->m.cmd, s->hess, model_block(&s->m, s->layer), half, s->plan->holdout > 0, e);
+    return hessian_create_half(h, s->m.cmd, s->hess, model_block(&s->m, s->layer), half, s->plan->holdout > 0, e) &&
+           (!plan_corrects(s->plan, &s->o, half, b) || drift_create_half(drift, &s->m, s->hess, &s->w, half, e));
 }
 
 /* One expert on its own output. near: also its inputs and targets, which last. */
@@ -181,7 +185,7 @@ static bool experts(struct stand_in *s, struct block_items b, bool work, bool to
         const struct matrix *item = &b.items[b.n - n + i];
         if (item->coded)
             ok = linear(s, item, s->experts.w[i],
-                        plan_needs_hessian(&s->o, item) ? i + 1 < EXPERT_MATRICES ? &in : &middle : NULL, e);
+                        plan_needs_hessian(&s->o, item) ? i + 1 < EXPERT_MATRICES ? &in : &middle : NULL, NULL, e);
     }
     if (ok && together && plan_trains(&s->o, HALF_EXPERTS, b))
         ok = train_expert(s, plan_expert(b, 0), !s->trained && s->plan->experts_near, e);
@@ -196,11 +200,14 @@ static bool experts(struct stand_in *s, struct block_items b, bool work, bool to
 static bool linears(struct stand_in *s, enum block_half half, struct block_items b, struct err *e)
 {
     struct hessian h[INPUT_COUNT];
-    bool ok = !plan_gathers(&s->o, half, b) || (hessians(s, half, h, e) && batch(s, e));
+    struct drift drift[INPUT_COUNT];
+    const bool corrects = plan_corrects(s->plan, &s->o, half, b);
+    bool ok = !plan_gathers(&s->o, half, b) || (sums(s, half, b, h, drift, e) && batch(s, corrects, e));
     for (uint32_t i = 0; ok && i < b.n; i++)
         if (b.items[i].part->half == half && b.items[i].coded)
             ok = linear(s, &b.items[i], s->w.w[i],
-                        plan_needs_hessian(&s->o, &b.items[i]) ? &h[b.items[i].part->input] : NULL, e);
+                        plan_needs_hessian(&s->o, &b.items[i]) ? &h[b.items[i].part->input] : NULL,
+                        corrects ? &drift[b.items[i].part->input] : NULL, e);
     gpu_arena_reset(s->hess, 0);
     gpu_arena_trim(s->hess);
     gpu_arena_trim(s->scratch);
@@ -239,10 +246,10 @@ static bool block_calibrated(struct stand_in *s, uint32_t layer, struct block_it
         enum block_half half = (enum block_half)i;
         if (!block_has_half(s->w.shape, half))
             continue;
-        ok = (!teacher || batch(s, e)) && linears(s, half, b, e) &&
-             (!plan_trains(&s->o, half, plan_common(b)) || train(s, half, b, e)) && batch(s, e);
+        ok = (!teacher || batch(s, false, e)) && linears(s, half, b, e) &&
+             (!plan_trains(&s->o, half, plan_common(b)) || train(s, half, b, e)) && batch(s, false, e);
     }
-    return ok && experts(s, b, true, true, e) && batch(s, e);
+    return ok && experts(s, b, true, true, e) && batch(s, false, e);
 }
 
 /* RTN, or an importance matrix alone: one linear at a time, and the work on it. Of experts the first stands for all. */
@@ -258,7 +265,7 @@ static bool block_alone(struct stand_in *s, struct block_items b, bool work, str
             continue;
         ok = gpu_alloc(s->block, (uint64_t)item->rows * item->cols * 4, &w, e) &&
              (!diagonal || hessian_create_diagonal(&h, &diag, s->m.cmd, s->hess, item->cols, e)) &&
-             (!work || linear(s, item, w, diagonal ? &h : NULL, e));
+             (!work || linear(s, item, w, diagonal ? &h : NULL, NULL, e));
         gpu_arena_reset(s->block, 0);
         gpu_arena_reset(s->hess, 0);
     }
@@ -414,11 +421,13 @@ bool rehearse(struct rehearsal *r, const struct plan *p, const struct model *m, 
 static bool half_part(struct stand_in *s, enum run_part part, enum block_half half, struct block_items b, struct err *e)
 {
     struct hessian h[INPUT_COUNT];
+    struct drift drift[INPUT_COUNT];
     if (part == PART_HALF)
         return train(s, half, b, e);
     if (part == PART_LINEAR)
         return linears(s, half, b, e);
-    bool ok = (!plan_gathers(&s->o, half, b) || hessians(s, half, h, e)) && (part == PART_FIXED || batch(s, e));
+    bool ok = (!plan_gathers(&s->o, half, b) || sums(s, half, b, h, drift, e)) &&
+              (part == PART_FIXED || batch(s, plan_corrects(s->plan, &s->o, half, b), e));
     gpu_arena_reset(s->hess, 0);
     gpu_arena_trim(s->hess);
     return ok;

@@ -203,6 +203,10 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "memory", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);
+    if (quantize_correction(o) > 0 && plan_chained(p)) {
+        snprintf(text, sizeof text, "%g", (double)quantize_correction(o));
+        put(id, "correction", text);
+    }
     if (o->method == METHOD_GPTQ)
         return true;
     snprintf(text, sizeof text, "%llu", (unsigned long long)o->seed);

@@ -18,7 +18,7 @@
 /* The same of what Hessians of outputs alone change. */
 #define OUTPUTS_REVISION 2
 
-#define IDENTITY_FIELDS 24
+#define IDENTITY_FIELDS 25
 struct identity {
     struct store_field fields[IDENTITY_FIELDS];
     char values[IDENTITY_FIELDS][512];

@@ -19,6 +19,7 @@
 #include "host/model/batch.h"
 #include "host/quant/plan/refine.h"
 #include "host/quant/run/job_internal.h"
+#include "host/quant/method/drift.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_block.h"
 
@@ -48,63 +49,155 @@ static void gather_pieces(struct job *j, const struct hessian *h, const struct b
     }
 }
 
-/* A batch to the inputs of a half's linears, and these to their Hessians. */
-static void gather_inputs(struct job *j, enum block_half half, const struct block_weights *w,
-                          struct hessian h[INPUT_COUNT], struct batch *b, const struct walk *k)
+/* What a half learns from: of each input at its number. */
+struct half_sums {
+    struct hessian h[INPUT_COUNT];
+    struct drift drift[INPUT_COUNT]; /* sums are empty where none is made good */
+    bool corrects;
+};
+
+/* Linears of a half in the order in which they are quantized: all by the same pass, or the last after the others, since it makes good what
+ * these lose, too. */
+enum turn { TURN_ALL, TURN_FIRST, TURN_LAST };
+
+static bool has_turn(enum input in, enum turn turn)
 {
-    block_half_inputs(j->m, half, w, &b->s, k->x, k->n);
-    for (int in = 0; in < INPUT_COUNT; in++)
-        if (h[in].pieces > 1)
-            gather_pieces(j, &h[in], b, k);
-        else if (h[in].n)
-            gather(j, &h[in], block_input(&b->s, (enum input)in), k->at, k->n);
+    return turn == TURN_ALL || input_is_last(in) == (turn == TURN_LAST);
 }
 
-/* Multiply-adds of all products of a pass. */
-static double pass_products(const struct job *j, enum block_half half, bool gathers)
+static void gather_hessians(struct job *j, struct half_sums *sums, enum turn turn, const struct batch *b,
+                            const struct walk *k)
+{
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        const struct hessian *h = &sums->h[in];
+        if (!h->n || !has_turn((enum input)in, turn))
+            continue;
+        if (h->pieces > 1)
+            gather_pieces(j, h, b, k);
+        else
+            gather(j, h, block_input(&b->s, (enum input)in), k->at, k->n);
+    }
+}
+
+/* What is lost in those windows of a batch that teach, at the linears that read `in`. */
+static void gather_drift(struct job *j, const struct drift *d, enum input in, const struct batch *b,
+                         const struct walk *k)
+{
+    const uint32_t teach = j->plan.samples - j->plan.holdout;
+    if (!d->sum.size || k->at >= teach)
+        return;
+    const uint32_t tokens = (uint32_t)min_u64(k->n, teach - k->at) * j->plan.ctx;
+    const float scale = d->last ? (float)config_factor(j->m->cfg->residual_scale) : 1;
+    drift_add(j->cmd, d, b->lost, block_input(&b->s, in), tokens, 2.0f / ((float)teach * (float)j->plan.ctx * scale));
+}
+
+/* lost = teacher - student, of a batch. */
+static void subtract(struct job *j, struct gpu_view teacher, struct gpu_view student, const struct batch *b,
+                     const struct walk *k)
+{
+    tiled_subtract(j->cmd,
+                   &(struct subtract_args){
+                       .a = teacher, .b = student, .d = b->lost, .n = k->n * j->plan.ctx * j->m->cfg->hidden_size});
+}
+
+/* A batch to the inputs of a half's linears, and these to their sums. Teacher: of what comes in for the first linears, of what the half
+ * gives for the last. */
+static bool gather_batch(struct job *j, enum block_half half, const struct block_weights *w, struct half_sums *sums,
+                         enum turn turn, struct batch *b, const struct walk *k, struct err *e)
+{
+    struct gpu_view teacher;
+    if (turn != TURN_ALL && !acts_get(j->targets, k->at, k->n, b->teacher, &teacher, e))
+        return false;
+    if (turn == TURN_FIRST) {
+        const struct gpu_view norm = gpu_slice(b->s.norm, 0, acts_bytes(j->m, k->n));
+        block_half_norm(j->m, half, w, &b->s, teacher, k->n);
+        gpu_copy(j->cmd, b->lost, norm, norm.size);
+        block_half_norm(j->m, half, w, &b->s, k->x, k->n);
+        subtract(j, b->lost, norm, b, k);
+    } else if (turn == TURN_LAST) {
+        block_half_fwd(j->m, half, w, &b->s, k->x, b->lost, k->n);
+        subtract(j, teacher, b->lost, b, k);
+    } else {
+        block_half_inputs(j->m, half, w, &b->s, k->x, k->n);
+    }
+    gather_hessians(j, sums, turn, b, k);
+    for (int in = 0; in < INPUT_COUNT; in++)
+        if (has_turn((enum input)in, turn))
+            gather_drift(j, &sums->drift[in], (enum input)in, b, k);
+    return true;
+}
+
+/* Multiply-adds of all products of a half: of those linears that a pass goes through, and of sums that it gathers. */
+static double half_products(const struct job *j, enum block_half half, bool last)
 {
     const struct block_shape b = model_block(j->m, j->layer);
     double each = 0;
     for (uint32_t i = 0; i < b.n; i++) {
         const struct block_part *p = b.matrices[i].part;
-        if (p->half == half && !(gathers && input_is_last(p->input)))
+        if (p->half == half && (last || !input_is_last(p->input)))
             each += (double)b.matrices[i].rows * b.matrices[i].cols;
-    }
-    for (int in = 0; gathers && in < INPUT_COUNT; in++) {
-        each +=
-            hessian_products(block_input_cols(b, half, (enum input)in)) * block_input_pieces(b, half, (enum input)in);
     }
     return each * j->plan.samples * j->plan.ctx;
 }
 
-/* A pass through half a block over all windows of `acts`. h: the half's Hessians, which are gathered, and activations stay;
- * NULL: they become the half's output. */
+static double sums_products(const struct job *j, const struct half_sums *sums, enum turn turn)
+{
+    double each = 0;
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        const struct hessian *h = &sums->h[in];
+        if (!h->n || !has_turn((enum input)in, turn))
+            continue;
+        each += hessian_products(h->n) * (double)max_u64(1, h->pieces);
+        if (sums->drift[in].sum.size)
+            each += (double)sums->drift[in].rows * sums->drift[in].n;
+    }
+    return each * j->plan.samples * j->plan.ctx;
+}
+
+/* A pass through half a block over all windows of `acts`, which become the half's output. */
 static bool run_pass(struct job *j, enum block_half half, struct acts *acts, const struct block_weights *w,
-                     struct hessian h[INPUT_COUNT], struct err *e)
+                     struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
-    if (h)
-        job_begin(j, WORK_HESSIAN, job_hessian_work(j, j->layer, half));
-    else
-        job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
-    progress_meter(&j->watch, pass_products(j, half, h != NULL));
+    job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
+    progress_meter(&j->watch, half_products(j, half, true));
     struct walk k = job_walk(j, acts, j->plan.samples);
-    k.keep = k.share = !h;
-    for (int in = 0; h && in < INPUT_COUNT; in++)
-        h[in].shared = h[in].n && h[in].pieces <= 1 && comm_size() > 1;
-    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+    k.keep = k.share = true;
+    if (batch_create(&b, j->scratch, j->m, k.batch, false, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
-            if (h)
-                gather_inputs(j, half, w, h, &b, &k);
-            else
-                block_half_fwd(j->m, half, w, &b.s, k.x, k.x, k.n);
+            block_half_fwd(j->m, half, w, &b.s, k.x, k.x, k.n);
     }
     bool ok = walk_end(&k, e);
-    for (int in = 0; h && in < INPUT_COUNT; in++)
-        if (ok && h[in].shared)
-            ok = hessian_exchange(j->cmd, &h[in], e);
+    job_end(j);
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
+/* The same over the student's, which stay: what linears of that turn learn from is gathered. */
+static bool gather_pass(struct job *j, enum block_half half, const struct block_weights *w, struct half_sums *sums,
+                        enum turn turn, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct batch b;
+    bool ok = true;
+    job_begin(j, WORK_HESSIAN, job_hessian_work(j, j->layer, half) / (turn == TURN_ALL ? 1 : 2));
+    progress_meter(&j->watch,
+                   sums_products(j, sums, turn) + (turn == TURN_FIRST ? 0 : half_products(j, half, turn == TURN_LAST)));
+    struct walk k = job_walk(j, j->acts, j->plan.samples);
+    for (int in = 0; in < INPUT_COUNT; in++)
+        sums->h[in].shared =
+            has_turn((enum input)in, turn) && sums->h[in].n && sums->h[in].pieces <= 1 && comm_size() > 1;
+    if (batch_create(&b, j->scratch, j->m, k.batch, turn != TURN_ALL, e)) {
+        k.staging = b.hidden;
+        while (ok && walk_next(&k, e))
+            ok = gather_batch(j, half, w, sums, turn, &b, &k, e);
+    }
+    ok = walk_end(&k, ok ? e : NULL) && ok;
+    for (int in = 0; in < INPUT_COUNT; in++)
+        if (ok && sums->h[in].shared)
+            ok = hessian_exchange(j->cmd, &sums->h[in], e);
     job_end(j);
     gpu_arena_reset(j->scratch, mark);
     return ok;
@@ -119,7 +212,7 @@ static bool student_targets(struct job *j, enum block_half half, const struct bl
     struct batch b;
     bool ok = true;
     job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
-    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+    if (batch_create(&b, j->scratch, j->m, k.batch, false, e)) {
         k.staging = b.hidden;
         while (ok && walk_next(&k, e)) { /* where windows are used in place, staging is free */
             block_half_fwd(j->m, half, w, &b.s, k.x, b.hidden, k.n);
@@ -178,7 +271,8 @@ static bool begin_piece(struct job *j, const char *phase, const char *what, enum
 }
 
 bool job_quantize_linear(struct job *j, const struct quantize_options *o, const struct matrix *item, struct gpu_view w,
-                         const struct hessian *h, bool shared, struct block_result *r, struct err *e)
+                         const struct hessian *h, const struct drift *drift, bool shared, struct block_result *r,
+                         struct err *e)
 {
     struct linear_watch watch = {.j = j, .item = item, .steps = o->gumbel.steps};
     struct tune_hooks hooks = {on_step, &watch};
@@ -194,6 +288,7 @@ bool job_quantize_linear(struct job *j, const struct quantize_options *o, const 
                             .item = item,
                             .w = w,
                             .hessian = h,
+                            .drift = drift,
                             .scratch = j->scratch,
                             .tune_bytes = j->plan.tune_bytes,
                             .hooks = &hooks,
@@ -228,29 +323,61 @@ bool job_student_frame(struct job *j, enum block_half half, struct block_weights
     return !j->refined || model_load_half_frame(j->refined, j->layer, half, w, e);
 }
 
-static bool half_linears(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
-                         struct block_result *r, uint64_t *clock, struct err *e)
+/* Those whose turn it is. */
+static bool turn_linears(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
+                         const struct half_sums *sums, enum turn turn, struct block_result *r, struct err *e)
 {
-    struct hessian h[INPUT_COUNT];
     bool ok = true;
-    if (plan_gathers(j->o, half, b)) {
-        job_detail(j, half == HALF_ATTN ? "attention inputs" : "feed-forward inputs");
-        ok = hessian_create_half(h, j->cmd, j->hess, model_block(j->m, j->layer), half, j->plan.holdout > 0, e) &&
-             run_pass(j, half, j->acts, w, h, e);
-    }
-    job_clock(j, PHASE_CALIBRATE, clock);
-    ok = ok && job_student_frame(j, half, w, e);
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
-        if (item->part->half != half)
+        const enum input in = item->part->input;
+        if (item->part->half != half || !has_turn(in, turn))
             continue;
         if (item->coded)
-            ok = job_quantize_linear(j, j->o, item, w->w[i],
-                                     plan_needs_hessian(j->o, item) ? &h[item->part->input] : NULL, true, r, e);
+            ok = job_quantize_linear(j, j->o, item, w->w[i], plan_needs_hessian(j->o, item) ? &sums->h[in] : NULL,
+                                     sums->corrects ? &sums->drift[in] : NULL, true, r, e);
         else if (j->refined)
             ok = job_kept_matrix(j, item, w->w[i], e);
     }
+    return ok;
+}
+
+static bool half_teacher(struct job *j, enum block_half half, const struct block_weights *w, struct err *e)
+{
+    job_detail(j, "teacher");
+    return plan_chained(&j->plan) ? run_pass(j, half, j->targets, w, e) : student_targets(j, half, w, e);
+}
+
+/* What the half should give where something learns from that, then its linears one by one. */
+static bool half_linears(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
+                         struct block_result *r, uint64_t *clock, struct err *e)
+{
+    const char *inputs = half == HALF_ATTN ? "attention inputs" : "feed-forward inputs";
+    const bool teacher = j->targets && (plan_chained(&j->plan) || plan_trains(j->o, half, plan_common(b)));
+    struct half_sums sums = {.corrects = plan_corrects(&j->plan, j->o, half, b)};
+    const enum turn first = sums.corrects ? TURN_FIRST : TURN_ALL;
+    bool ok = true;
+    if (teacher && !sums.corrects)
+        ok = half_teacher(j, half, w, e);
+    if (ok && plan_gathers(j->o, half, b)) {
+        job_detail(j, inputs);
+        ok = hessian_create_half(sums.h, j->cmd, j->hess, model_block(j->m, j->layer), half, j->plan.holdout > 0, e) &&
+             (!sums.corrects || drift_create_half(sums.drift, j->m, j->hess, w, half, e)) &&
+             gather_pass(j, half, w, &sums, first, e);
+    }
+    /* While its weights have 16 bits still. */
+    if (ok && teacher && sums.corrects)
+        ok = half_teacher(j, half, w, e);
+    job_clock(j, PHASE_CALIBRATE, clock);
+    ok = ok && job_student_frame(j, half, w, e) && turn_linears(j, half, b, w, &sums, first, r, e);
     job_clock(j, PHASE_LINEARS, clock);
+    if (ok && sums.corrects) {
+        job_detail(j, inputs);
+        ok = gather_pass(j, half, w, &sums, TURN_LAST, e);
+        job_clock(j, PHASE_CALIBRATE, clock);
+        ok = ok && turn_linears(j, half, b, w, &sums, TURN_LAST, r, e);
+        job_clock(j, PHASE_LINEARS, clock);
+    }
     gpu_arena_reset(j->hess, 0);
     gpu_arena_trim(j->hess);
     gpu_arena_trim(j->scratch);
@@ -347,16 +474,13 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
         if (!block_has_half(w->shape, half))
             continue;
         const bool trains = plan_trains(j->o, half, plan_common(b));
-        if (j->targets && (chained || (trains && !stored))) {
-            job_detail(j, "teacher");
-            if (!(chained ? run_pass(j, half, j->targets, w, NULL, e) : student_targets(j, half, w, e)))
-                return false;
-        }
+        if (stored && chained && j->targets && !half_teacher(j, half, w, e))
+            return false;
         if (stored ? !half_stored(j, half, b, w, e)
                    : !half_linears(j, half, b, w, r, &clock, e) || (trains && !half_train(j, half, b, w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
-        if (!run_pass(j, half, j->acts, w, NULL, e))
+        if (!run_pass(j, half, j->acts, w, e))
             return false;
         job_clock(j, PHASE_CALIBRATE, &clock);
         /* The device has its own copy of this block now. */
@@ -401,7 +525,7 @@ static bool make_alone(struct job *j, const struct matrix *item, struct block_re
     struct gpu_view w;
     struct hessian h;
     bool ok = load_linear(j, item, &w, e) && (!weighed || diagonal_hessian(j, item, &h, e)) &&
-              job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, false, r, e);
+              job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, NULL, false, r, e);
     ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
     gpu_arena_reset(j->block, 0);
     gpu_arena_reset(j->hess, 0);
@@ -453,11 +577,11 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", w, e);
     for (int i = 0; ok && j->targets && plan_chained(&j->plan) && i < HALF_COUNT; i++)
-        ok = run_pass(j, (enum block_half)i, j->targets, w, NULL, e);
+        ok = run_pass(j, (enum block_half)i, j->targets, w, e);
     for (int i = 0; ok && j->acts && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         ok = half_stored(j, half, b, w, e) && (half != HALF_FFN || !experts || job_experts_take(j, layer, w, e)) &&
-             (!block_has_half(w->shape, half) || run_pass(j, half, j->acts, w, NULL, e));
+             (!block_has_half(w->shape, half) || run_pass(j, half, j->acts, w, e));
     }
     ok = ok && (!j->acts || !experts || job_experts(j, layer, NULL, &clock, e));
     gpu_arena_reset(j->block, 0);

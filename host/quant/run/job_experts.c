@@ -48,7 +48,7 @@ bool job_experts_take(struct job *j, uint32_t layer, struct block_weights *w, st
     struct walk k = job_walk(j, j->acts, j->plan.samples);
     struct batch b;
     experts_begin(&j->experts, layer);
-    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+    if (batch_create(&b, j->scratch, j->m, k.batch, false, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
             experts_take(&j->experts, w, &b.s, k.x, k.n);
@@ -64,7 +64,7 @@ static bool add_outputs(struct job *j, struct err *e)
     struct walk k = job_walk(j, j->acts, j->plan.samples);
     struct batch b;
     k.keep = true;
-    if (batch_create(&b, j->scratch, j->m, k.batch, e)) {
+    if (batch_create(&b, j->scratch, j->m, k.batch, false, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
             experts_add(&j->experts, &b.s, k.x, k.at, k.n);
@@ -256,8 +256,8 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
         const struct matrix *item = &b.items[i];
         const struct hessian *of = i + 1 < b.n ? &h->in : &h->middle;
         if (item->coded)
-            ok = job_quantize_linear(j, &alone, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, false,
-                                     r, e);
+            ok = job_quantize_linear(j, &alone, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, NULL,
+                                     false, r, e);
         else if (j->refined)
             ok = job_kept_matrix(j, item, x->w[i], e);
         r->report[item->place].expert = (struct expert_report){

@@ -9,6 +9,7 @@
 #include "host/model/walk.h"
 #include "host/quant/run/identity.h"
 #include "host/quant/run/job.h"
+#include "host/quant/method/drift.h"
 #include "host/quant/method/hessian.h"
 #include "host/quant/method/tune_expert.h"
 #include "host/quant/plan/allot.h"
@@ -183,7 +184,8 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e);
 /* A linear by the method, its codes and report to its place in r; w becomes what its file will hold. h NULL: RTN. o: the run's, but
  * for the steps alone. shared: all ranks come with it, and each makes some rows. */
 bool job_quantize_linear(struct job *j, const struct quantize_options *o, const struct matrix *item, struct gpu_view w,
-                         const struct hessian *h, bool shared, struct block_result *r, struct err *e);
+                         const struct hessian *h, const struct drift *drift, bool shared, struct block_result *r,
+                         struct err *e);
 /* w becomes what an earlier run has stored of it. */
 bool job_stored_linear(struct job *j, const struct matrix *item, struct gpu_view w, struct err *e);
 /* The same of one that has no codes: as the model has it, or the file that is refined. */

@@ -1,0 +1,148 @@
+#include "host/quant/method/drift.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/base/num.h"
+
+bool drift_create_half(struct drift d[INPUT_COUNT], struct model *m, struct gpu_arena *arena,
+                       const struct block_weights *w, enum block_half half, struct err *e)
+{
+    const bool normed = w->fixed[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM].size > 0;
+    bool ok = true;
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        const bool last = input_is_last((enum input)in);
+        const uint32_t n = block_input_cols(w->shape, half, (enum input)in);
+        d[in] = (struct drift){.n = n, .rows = last ? m->cfg->hidden_size : n, .last = last};
+        if (ok && n && !(last && normed)) {
+            ok = gpu_alloc_rows(arena, d[in].rows, n * sizeof(float), HESSIAN_TILE, &d[in].sum, e);
+            if (ok)
+                gpu_fill(m->cmd, d[in].sum, 0);
+        }
+    }
+    return ok;
+}
+
+/* From row and column on, to the end of the view. */
+static struct gpu_matrix from(struct gpu_view v, uint32_t ld, uint64_t row, uint32_t col)
+{
+    const uint64_t at = (row * ld + col) * sizeof(float);
+    return (struct gpu_matrix){gpu_slice(v, at, v.size - at), ld};
+}
+
+void drift_add(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view lost, struct gpu_view x, uint32_t tokens,
+               float factor)
+{
+    gpu_gemm(cmd, &(struct gpu_product){.a = {lost, d->rows},
+                                        .b = {x, d->n},
+                                        .c = {d->sum, d->n},
+                                        .m = d->rows,
+                                        .n = d->n,
+                                        .k = tokens,
+                                        .alpha = factor,
+                                        .beta = 1,
+                                        .a_transposed = true,
+                                        .b_transposed = true,
+                                        .use = GEMM_STEERING});
+}
+
+double drift_products(struct block_shape block, enum block_half half, uint32_t hidden)
+{
+    double sum = 0;
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        const double n = block_input_cols(block, half, (enum input)in);
+        sum += n * (input_is_last((enum input)in) ? hidden : n);
+    }
+    return sum;
+}
+
+/* ---- solving ---- */
+
+static uint32_t tile_at(uint32_t n, uint32_t i)
+{
+    return (uint32_t)min_u64(HESSIAN_TILE, n - i);
+}
+
+/* What lies above the diagonal is undefined, and products read whole tiles. */
+static bool clear_above(struct gpu_cmd *cmd, struct gpu_view factor, uint32_t n, struct gpu_view tile, struct err *e)
+{
+    const uint64_t bytes = (uint64_t)HESSIAN_TILE * HESSIAN_TILE * sizeof(float);
+    float *host = malloc(bytes);
+    bool ok = host || err_nomem(e, "a tile of GPTQ's factor", bytes);
+    for (uint32_t i = 0; ok && i < n; i += HESSIAN_TILE) {
+        const uint32_t t = tile_at(n, i);
+        const uint64_t size = (uint64_t)t * t * sizeof(float);
+        const struct gpu_matrix packed = {tile, t};
+        gpu_copy_part(cmd, from(factor, n, i, i), packed, t, t);
+        ok = gpu_download(cmd, tile, host, size, e);
+        for (uint32_t r = 0; ok && r < t; r++)
+            memset(host + (size_t)r * t + r + 1, 0, (t - r - 1) * sizeof *host);
+        if (ok) {
+            gpu_upload(cmd, tile, host, size);
+            gpu_copy_part(cmd, packed, from(factor, n, i, i), t, t);
+        }
+    }
+    free(host);
+    return ok;
+}
+
+/* y[rows, n] = x R, for R with zeros above its diagonal: of each tile of columns from its first row on. */
+static void times_factor(struct gpu_cmd *cmd, struct gpu_view x, struct gpu_view r, struct gpu_view y, uint32_t rows,
+                         uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
+        gpu_gemm(cmd, &(struct gpu_product){.a = from(x, n, 0, i),
+                                            .b = from(r, n, i, i),
+                                            .c = from(y, n, 0, i),
+                                            .m = rows,
+                                            .n = tile_at(n, i),
+                                            .k = n - i,
+                                            .alpha = 1,
+                                            .b_transposed = true});
+}
+
+/* w[rows, n] += alpha x R^T. */
+static void add_times_transposed(struct gpu_cmd *cmd, struct gpu_view x, struct gpu_view r, struct gpu_view w,
+                                 uint32_t rows, uint32_t n, float alpha)
+{
+    for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
+        gpu_gemm(cmd, &(struct gpu_product){.a = {x, n},
+                                            .b = from(r, n, i, 0),
+                                            .c = from(w, n, 0, i),
+                                            .m = rows,
+                                            .n = tile_at(n, i),
+                                            .k = i + tile_at(n, i),
+                                            .alpha = alpha,
+                                            .beta = 1});
+}
+
+bool drift_make_good(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view w, uint32_t row0, uint32_t rows,
+                     struct gpu_view factor, float share, struct gpu_arena *scratch, struct err *e)
+{
+    const uint32_t n = d->n, most = (uint32_t)min_u64(rows, DRIFT_ROWS);
+    const uint64_t row = n * sizeof(float), bytes = most * row;
+    gpu_mark mark = gpu_arena_mark(scratch);
+    struct gpu_view room, y, tile;
+    bool ok = gpu_alloc(scratch, bytes, &y, e) && (d->last || gpu_alloc(scratch, bytes, &room, e)) &&
+              gpu_alloc(scratch, (uint64_t)HESSIAN_TILE * HESSIAN_TILE * sizeof(float), &tile, e) &&
+              clear_above(cmd, factor, n, tile, e);
+    for (uint32_t r = 0, some; ok && r < rows; r += some) {
+        some = (uint32_t)min_u64(most, rows - r);
+        const struct gpu_view part = gpu_slice(w, r * row, some * row);
+        const struct gpu_view m = d->last ? gpu_slice(d->sum, (row0 + r) * row, some * row) : room;
+        if (!d->last)
+            gpu_gemm(cmd, &(struct gpu_product){.a = {part, n},
+                                                .b = {d->sum, n},
+                                                .c = {m, n},
+                                                .m = some,
+                                                .n = n,
+                                                .k = n,
+                                                .alpha = 1,
+                                                .b_transposed = true});
+        times_factor(cmd, m, factor, y, some, n);
+        add_times_transposed(cmd, y, factor, part, some, n, share);
+    }
+    ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
+    gpu_arena_reset(scratch, mark);
+    return ok;
+}
