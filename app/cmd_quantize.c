@@ -109,6 +109,61 @@ static void on_stage(void *ctx, const struct gsq_stage *s)
               (unsigned)s->best_epoch, (unsigned)s->epochs, s->seconds);
 }
 
+static void add_work(cJSON *j, const char *name, const struct gsq_work *w)
+{
+    cJSON *o = cJSON_AddObjectToObject(j, name);
+    cJSON_AddNumberToObject(o, "dispatches", w->dispatches);
+    cJSON_AddNumberToObject(o, "flop", w->flop);
+    cJSON_AddNumberToObject(o, "bytes_read", w->bytes_read);
+    cJSON_AddNumberToObject(o, "bytes_written", w->bytes_written);
+}
+
+/* Their sum. */
+static uint64_t add_bytes(cJSON *j, const char *name, const struct gsq_rank *k, const uint64_t *bytes)
+{
+    cJSON *o = j ? cJSON_AddObjectToObject(j, name) : NULL;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < k->n_kinds; i++) {
+        if (o && bytes[i])
+            cJSON_AddNumberToObject(o, k->kinds[i], (double)bytes[i]);
+        sum += bytes[i];
+    }
+    return sum;
+}
+
+static void on_rank(void *ctx, const struct gsq_rank *k)
+{
+    const struct run *r = ctx;
+    char sent[24], received[24];
+    if (r->a->json) {
+        cJSON *j = json_event("rank");
+        cJSON_AddNumberToObject(j, "rank", k->rank);
+        cJSON_AddNumberToObject(j, "ranks", k->ranks);
+        add_work(j, "own", &k->own);
+        add_work(j, "units", &k->units);
+        add_work(j, "rows", &k->rows);
+        add_work(j, "each", &k->each);
+        add_work(j, "exchange", &k->exchange);
+        add_bytes(j, "sent", k, k->sent);
+        add_bytes(j, "received", k, k->received);
+        if (k->planned_sent) {
+            add_bytes(j, "planned_sent", k, k->planned_sent);
+            add_bytes(j, "planned_received", k, k->planned_received);
+        }
+        json_emit(j);
+        return;
+    }
+    const double dispatches =
+        k->own.dispatches + k->units.dispatches + k->rows.dispatches + k->each.dispatches + k->exchange.dispatches;
+    (k->ranks > 1 ? log_info : log_debug)(
+        "rank %u: %.0f dispatches; %.4g TFLOP by itself, %.4g of what is shared out, %.4g for the exchange; %s sent, "
+        "%s "
+        "received",
+        (unsigned)k->rank, dispatches, 1e-12 * (k->own.flop + k->each.flop), 1e-12 * (k->units.flop + k->rows.flop),
+        1e-12 * k->exchange.flop, format_bytes(add_bytes(NULL, NULL, k, k->sent), sent, sizeof sent),
+        format_bytes(add_bytes(NULL, NULL, k, k->received), received, sizeof received));
+}
+
 /* The evaluation is an operation of its own, with its own bar. */
 static void on_written(void *ctx)
 {
@@ -337,6 +392,7 @@ static bool run(struct run *r, struct err *e)
         .linear_done = on_linear,
         .stage_done = on_stage,
         .written = on_written,
+        .rank_done = on_rank,
     };
     gsq_device *device = NULL;
     gsq_model *model = NULL;

@@ -194,6 +194,31 @@ static void show_calib(const struct args *a, struct strbuf *out)
     }
 }
 
+/* "25Gb/s", "3.1GB/s", "12.5": gigabytes a second. */
+static bool read_link(struct args *a, const struct option *o, const char *value, struct err *e)
+{
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = {{"", 1e9}, {"GB/s", 1e9}, {"MB/s", 1e6}, {"Gb/s", 1e9 / 8}, {"Mb/s", 1e6 / 8}};
+    char *end;
+    const double n = strtod(value, &end);
+    (void)o;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strcmp(end, units[i].unit) == 0 && end != value && n * units[i].bytes >= 1e3 && n * units[i].bytes < 1e15) {
+            a->q.link = n * units[i].bytes;
+            return true;
+        }
+    err_set(e, ERR_USER, "--link: '%s' is no speed", value);
+    return err_hint(e, "25Gb/s (bits) or 3.1GB/s (bytes)");
+}
+
+static void show_link(const struct args *a, struct strbuf *out)
+{
+    if (a->q.link > 0)
+        strbuf_printf(out, "%.6gGB/s", a->q.link * 1e-9);
+}
+
 /* "7.5GiB", "900MB", "123456789". */
 static bool read_size(struct args *a, const struct option *o, const char *value, struct err *e)
 {
@@ -445,6 +470,10 @@ const struct option options[] = {
 
     {"dry-run", 0, NULL, OPT_FLAG, AT(dry_run), "", ON(QUANTIZE), SECTION_RUN,
      "check everything and print the plan, then stop"},
+    {"ranks", 0, "N", OPT_U32, NUM(q.ranks, 1, 64), "those that mpirun starts", ON(QUANTIZE), SECTION_RUN,
+     "with --dry-run: plan for so many devices or machines at one run: time, memory of each, what goes between them (docs/scale.md)"},
+    {"link", 0, "SPEED", OPT_CALL, CALLS(read_link, show_link), "measured between those that are there", ON(QUANTIZE), SECTION_RUN,
+     "with --dry-run: how fast data goes between two ranks: 25Gb/s, 3.1GB/s"},
     {"work", 0, "DIR", OPT_TEXT, AT(q.work), "OUT.work", ON(QUANTIZE), SECTION_RUN,
      "folder for finished blocks"},
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,

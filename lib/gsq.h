@@ -306,6 +306,10 @@ struct gsq_quantize_options {
         target_bpw; /* bits per weight, in a GGUF of all weights, in a folder of the linears of the blocks; 0: not said */
     /* The share of what was lost before a linear that it makes good where it starts on its own; below 0: as the effort has it. */
     float correction;
+    /* Of a plan: for so many processes ("ranks"), 0: for those that were started; bytes a second between two of them, 0: measured or, where
+     * they are not there, not known. */
+    uint32_t ranks;
+    double link;
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */
@@ -344,6 +348,27 @@ struct gsq_stage {
     uint32_t n_losses;
     uint32_t retries; /* after divergences */
 };
+/* Work on a device: dispatches; floating-point operations, 2 for a multiply-add; bytes of device memory, each operand once. */
+struct gsq_work {
+    double dispatches, flop, bytes_read, bytes_written;
+};
+/* What one of several processes ("ranks") did of a run, or the only one. */
+struct gsq_rank {
+    size_t size;
+    uint32_t rank, ranks;
+    struct gsq_work own;      /* each rank does all of it by itself */
+    struct gsq_work units;    /* shared out: windows, chunks, tiles, linears, experts, each made whole by one rank */
+    struct gsq_work rows;     /* shared out by rows of linears */
+    struct gsq_work each;     /* for these, whole on each rank that has rows: Hessians, GPTQ's factor */
+    struct gsq_work exchange; /* made of what others have sent; one rank has none */
+    /* Bytes to and from other ranks by what they are, names[0 .. n_kinds - 1]; good during the call. */
+    uint32_t n_kinds;
+    const char *const *kinds;
+    const uint64_t *sent, *received;
+    const uint64_t *planned_sent,
+        *planned_received; /* as the plan tells them, of the training that there was; NULL: the run went on behind
+                                                     * another */
+};
 typedef struct gsq_plan gsq_plan;
 /* Each may be NULL. */
 struct gsq_quantize_callbacks {
@@ -354,6 +379,7 @@ struct gsq_quantize_callbacks {
     void (*linear_done)(void *ctx, const struct gsq_linear *linear);
     void (*stage_done)(void *ctx, const struct gsq_stage *stage);
     void (*written)(void *ctx); /* the model is complete; the comparison and the report follow */
+    void (*rank_done)(void *ctx, const struct gsq_rank *rank); /* of each rank, before `written` */
 };
 
 /* What a run would do. Nothing is written. Checks all that can be refused before the work: options, shapes, types, disk,

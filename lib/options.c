@@ -50,6 +50,8 @@ static void numbers(struct quantize_options *q, const struct gsq_quantize_option
     q->holdout = o->holdout;
     q->seed = o->seed;
     q->host_limit = o->host_limit;
+    q->ranks = o->ranks;
+    q->link = o->link;
     q->force = o->force;
     q->keep_work = o->keep_work;
     q->keep_head = o->keep_head;

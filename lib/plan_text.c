@@ -258,6 +258,45 @@ static void print_choice(struct strbuf *f, const struct plan *p)
                   format_bytes(p->choice.large, b, sizeof b));
 }
 
+/* What several ranks share: what each holds, sends and waits for. */
+static void print_ranks(struct strbuf *f, const struct plan *p)
+{
+    const struct plan_ranks *r = &p->ranks;
+    char a[24], b[24];
+    if (!r->n)
+        return;
+    strbuf_printf(f, "ranks             %u", (unsigned)r->n);
+    if (r->link > 0)
+        strbuf_printf(f, ", %.3g GB/s between them%s", r->link * 1e-9, r->measured ? " (measured)" : "");
+    strbuf_printf(f, "; each holds up to %s on its device and %s of host memory\n",
+                  format_bytes(r->device_bytes, a, sizeof a), format_bytes(r->host_bytes, b, sizeof b));
+    struct table *t = table_create("lrr");
+    table_cell(t, "exchange");
+    table_cell(t, "most sent");
+    table_cell(t, "most received");
+    for (int k = 0; k < COMM_KINDS; k++) {
+        uint64_t sent = 0, received = 0;
+        for (unsigned i = 0; i < r->n; i++) {
+            sent = max_u64(sent, r->bytes[i].sent[k]);
+            received = max_u64(received, r->bytes[i].received[k]);
+        }
+        if (!sent)
+            continue;
+        table_cell(t, "%s", comm_kind_names[k]);
+        table_cell(t, "%s", format_bytes(sent, a, sizeof a));
+        table_cell(t, "%s", format_bytes(received, a, sizeof a));
+    }
+    table_add(&t, f, 2);
+    for (unsigned i = 0; i < r->n_layouts && r->layouts[i].seconds > 0; i++) {
+        const struct plan_layout *x = &r->layouts[i];
+        strbuf_printf(f, "  %u %s %s", (unsigned)x->ranks,
+                      x->ranks == 1 ? "rank: " : "ranks:", format_seconds(fmax(1, x->seconds), a, sizeof a));
+        if (x->exchange > 0)
+            strbuf_printf(f, ", of which %s for the exchange", format_seconds(fmax(1, x->exchange), a, sizeof a));
+        strbuf_puts(f, "\n");
+    }
+}
+
 void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_options *o)
 {
     char a[40], b[24], c[24];
@@ -314,6 +353,7 @@ void plan_text(struct strbuf *f, const struct plan *p, const struct quantize_opt
     else if (p->device_limit)
         strbuf_puts(f, "predicted time    not measured\n");
     print_efforts(f, p);
+    print_ranks(f, p);
     if (p->device_limit)
         strbuf_printf(f, "host memory       %s beyond mapped files\n", format_bytes(p->host_bytes, a, sizeof a));
     print_device(f, p);
@@ -381,6 +421,46 @@ static cJSON *choice_json(const struct plan *p)
     return o;
 }
 
+static void bytes_json(cJSON *j, const char *name, const uint64_t kinds[COMM_KINDS])
+{
+    cJSON *o = cJSON_AddObjectToObject(j, name);
+    for (int k = 0; k < COMM_KINDS; k++)
+        if (kinds[k])
+            cJSON_AddNumberToObject(o, comm_kind_names[k], (double)kinds[k]);
+}
+
+static cJSON *ranks_json(const struct plan_ranks *r)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddNumberToObject(o, "n", r->n);
+    if (r->link > 0) {
+        cJSON_AddNumberToObject(o, "link_bytes_per_second", r->link);
+        cJSON_AddBoolToObject(o, "measured", r->measured);
+    }
+    cJSON_AddNumberToObject(o, "device_bytes", (double)r->device_bytes);
+    cJSON_AddNumberToObject(o, "host_bytes", (double)r->host_bytes);
+    bytes_json(o, "waits", r->waits);
+    cJSON *list = cJSON_AddArrayToObject(o, "rank");
+    for (unsigned i = 0; i < r->n; i++) {
+        cJSON *x = cJSON_CreateObject();
+        bytes_json(x, "sent", r->bytes[i].sent);
+        bytes_json(x, "received", r->bytes[i].received);
+        cJSON_AddItemToArray(list, x);
+    }
+    cJSON *layouts = cJSON_AddArrayToObject(o, "layouts");
+    for (unsigned i = 0; i < r->n_layouts; i++) {
+        const struct plan_layout *l = &r->layouts[i];
+        cJSON *x = cJSON_CreateObject();
+        cJSON_AddNumberToObject(x, "ranks", l->ranks);
+        if (l->seconds > 0) {
+            cJSON_AddNumberToObject(x, "seconds", l->seconds);
+            cJSON_AddNumberToObject(x, "exchange_seconds", l->exchange);
+        }
+        cJSON_AddItemToArray(layouts, x);
+    }
+    return o;
+}
+
 void plan_json(cJSON *j, const struct plan *p)
 {
     struct group *groups;
@@ -431,6 +511,8 @@ void plan_json(cJSON *j, const struct plan *p)
     cJSON_AddNumberToObject(j, "micro_windows", p->micro_windows);
     cJSON_AddNumberToObject(j, "predicted_seconds", p->predicted_seconds);
     cJSON_AddNumberToObject(j, "updates_per_second", p->updates);
+    if (p->ranks.n)
+        cJSON_AddItemToObject(j, "ranks", ranks_json(&p->ranks));
     if (p->n_efforts)
         cJSON_AddItemToObject(j, "efforts", efforts_json(p));
 }

@@ -93,6 +93,35 @@ static bool take_callbacks(struct run *r, const struct lib_options *o, const str
     return true;
 }
 
+static struct gsq_work work_of(const struct gpu_traffic *t)
+{
+    return (struct gsq_work){t->calls, t->flop, t->read, t->written};
+}
+
+static void tell_ranks(const struct run *r, const struct quantize_result *q)
+{
+    for (uint32_t i = 0; r->cb.rank_done && i < q->n_ranks; i++) {
+        const struct rank_work *w = &q->ranks[i];
+        const struct gsq_rank out = {
+            .size = sizeof out,
+            .rank = i,
+            .ranks = q->n_ranks,
+            .own = work_of(&w->parts[GPU_PART_OWN]),
+            .units = work_of(&w->parts[GPU_PART_UNITS]),
+            .rows = work_of(&w->parts[GPU_PART_ROWS]),
+            .each = work_of(&w->parts[GPU_PART_EACH]),
+            .exchange = work_of(&w->parts[GPU_PART_EXCHANGE]),
+            .n_kinds = COMM_KINDS,
+            .kinds = comm_kind_names,
+            .sent = w->bytes.sent,
+            .received = w->bytes.received,
+            .planned_sent = w->whole ? w->expected.sent : NULL,
+            .planned_received = w->whole ? w->expected.received : NULL,
+        };
+        r->cb.rank_done(r->cb.ctx, &out);
+    }
+}
+
 /* The run, and again from its work folder where the device was lost; not twice with nothing finished in between. */
 static bool run_job(struct run *r, gsq_device *device, struct quantize_result *out, struct err *e)
 {
@@ -310,6 +339,7 @@ static bool finish(const struct run *r, gsq_device *device, const gsq_model *mod
     const struct gsq_quantize_options *asked = &r->o->asked;
     struct report_eval eval = {0};
     struct err late = {0};
+    tell_ranks(r, q);
     if (r->cb.written)
         r->cb.written(r->cb.ctx);
     bool evaluated = !asked->eval || evaluate(r, device, model, &eval, e);

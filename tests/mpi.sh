@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Several ranks at one run (host/base/comm.h): the same bytes for any number of them, by both engines; one rank's error is that of all;
+# Several ranks at one run (host/base/comm.h): the same bytes for any number of them, by both engines; the work of one, shared out, and what
+# the plan says between them; one rank's error is that of all;
 # a killed rank ends the run, which another number of ranks takes up. GSQ_BINARY: built with Open MPI; GSQ_MPICH: with MPICH, if any.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 command -v mpirun.openmpi >/dev/null || skip 'no Open MPI'
 command -v python3 >/dev/null || skip "python3 is needed to read JSON"
 [[ -x ${build}/make_big_block ]] || skip 'GSQ_BUILD names no build with test programs'
-export GSQ_VALIDATE=0 LP_NUM_THREADS=1
+# No dispatch is split by how long others took, so that they can be counted.
+export GSQ_VALIDATE=0 LP_NUM_THREADS=1 GSQ_DEVICE_LIMITS=submit=1000000
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
 run mpirun.openmpi -n 2 "$gsq" --version
 grep -q 'built for one process' "$tmp/err" && skip "$gsq is built without MPI"
@@ -26,9 +28,13 @@ equal() {
     local name=$1 n
     shift
     for n in 1 2 3; do
-        ranks "$n" quantize "$@" -o "$tmp/$n-$name"
+        ranks "$n" quantize "$@" -o "$tmp/$n-$name" --json
         [[ $rc -eq 0 ]] || fail "$name, $n ranks of $engine: exit $rc: $(told)"
+        cp "$tmp/out" "$tmp/$name-$n.json"
     done
+    local wrong
+    wrong=$(python3 "$here/tests/lib/ranks.py" "$tmp/$name"-[123].json) || true
+    check "$name: work of ranks and bytes between them are those of one rank and of the plan${wrong:+: $wrong}" test -z "$wrong"
     check "$name: 2 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/2-$name"
     check "$name: 3 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/3-$name"
 }

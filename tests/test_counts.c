@@ -90,15 +90,15 @@ static void test_partly(void **state)
     struct gpu_traffic all[GPU_RECORD_KINDS] = {0}, *t = &all[KERNEL_ID_gemm];
     const struct gemm_args g = {.m = 10, .n = 20, .k = 30, .lda = 1000, .ldb = 1000, .ldc = 1000, .alpha = 1};
     (void)state;
-    gpu_traffic_watch(all, KERNEL_ID_gemm, 7, 8, views, &g.m, 12000);
+    gpu_traffic_watch(all, GPU_PART_OWN, KERNEL_ID_gemm, 7, 8, views, &g.m, 12000);
     assert_true(t->read == 4 * (10 * 30 + 20 * 30) && t->written == 4 * 10 * 20 && t->flop == 12000);
     struct gemm_args beta = g;
     beta.beta = 1;
-    gpu_traffic_watch(all, KERNEL_ID_gemm, 7, 8, views, &beta.m, 12000);
+    gpu_traffic_watch(all, GPU_PART_OWN, KERNEL_ID_gemm, 7, 8, views, &beta.m, 12000);
     assert_true(t->read == 2 * 4 * (10 * 30 + 20 * 30) + 4 * 10 * 20);
     const struct diagonal_args d = {.n = 50, .ldh = 1000};
     t = &all[KERNEL_ID_diagonal];
-    gpu_traffic_watch(all, KERNEL_ID_diagonal, 1, 2, (struct gpu_view[]){v, {NULL, 0, 200}}, &d.n, 50);
+    gpu_traffic_watch(all, GPU_PART_OWN, KERNEL_ID_diagonal, 1, 2, (struct gpu_view[]){v, {NULL, 0, 200}}, &d.n, 50);
     assert_true(t->read == 200 && t->written == 200);
 }
 

@@ -36,6 +36,42 @@ struct comm_part comm_part_of(uint32_t n, uint32_t unit, unsigned rank, unsigned
                               (uint32_t)min_u64(units * (rank + UINT64_C(1)) / ranks * unit, n)};
 }
 
+void comm_expect_broadcast(struct comm_expected *x, enum comm_kind kind, uint64_t bytes, unsigned root, uint64_t times)
+{
+    if (x->ranks == 1)
+        return;
+    if (x->rank == root)
+        x->bytes.sent[kind] += times * bytes * (x->ranks - 1);
+    else
+        x->bytes.received[kind] += times * bytes;
+    x->waits[kind] += times * bytes;
+}
+
+void comm_expect_gather(struct comm_expected *x, enum comm_kind kind, uint32_t n, uint32_t unit, uint64_t bytes,
+                        uint64_t times)
+{
+    for (unsigned r = 0; r < x->ranks; r++) {
+        const struct comm_part part = comm_part_of(n, unit, r, x->ranks);
+        comm_expect_broadcast(x, kind, (part.end - part.first) * bytes, r, times);
+    }
+}
+
+void comm_expect_scatter(struct comm_expected *x, enum comm_kind kind, uint32_t n, uint32_t unit, uint64_t bytes,
+                         unsigned have, uint64_t times)
+{
+    const struct comm_part own = comm_part_of(n, unit, x->rank, x->ranks);
+    uint64_t others = 0, most = 0;
+    for (unsigned r = 0; r < x->ranks; r++) {
+        const struct comm_part part = comm_part_of(n, unit, r, x->ranks);
+        others += r == x->rank ? 0 : (part.end - part.first) * bytes;
+        most = max_u64(most, (part.end - part.first) * bytes);
+    }
+    if (x->rank < have)
+        x->bytes.sent[kind] += times * others;
+    x->bytes.received[kind] += times * (own.end - own.first) * bytes * (have - (x->rank < have));
+    x->waits[kind] += times * most * (x->ranks - 1);
+}
+
 uint64_t comm_memory_available(void)
 {
     return os_memory_available() / comm_local_size();

@@ -73,6 +73,19 @@ bool comm_gather(enum comm_kind kind, void *data, uint32_t n, uint32_t unit, uin
 /* Each of the ranks 0 .. have - 1 has data of that shape: mine is this rank's part of each, one behind the other. */
 bool comm_scatter(enum comm_kind kind, const void *data, uint32_t n, uint32_t unit, uint64_t bytes, unsigned have,
                   void *mine, struct err *e);
+/* What one of so many ranks will have counted of calls that are to come, told one after the other; times: as often. Pure arithmetic, so
+ * that a plan can tell it for ranks that are not there. */
+struct comm_expected {
+    unsigned rank, ranks;
+    struct comm_bytes bytes;
+    uint64_t waits
+        [COMM_KINDS]; /* bytes one after the other until all ranks have theirs: what the link's speed is waited for */
+};
+void comm_expect_broadcast(struct comm_expected *x, enum comm_kind kind, uint64_t bytes, unsigned root, uint64_t times);
+void comm_expect_gather(struct comm_expected *x, enum comm_kind kind, uint32_t n, uint32_t unit, uint64_t bytes,
+                        uint64_t times);
+void comm_expect_scatter(struct comm_expected *x, enum comm_kind kind, uint32_t n, uint32_t unit, uint64_t bytes,
+                         unsigned have, uint64_t times);
 /* os_memory_available, this rank's share of it. */
 uint64_t comm_memory_available(void);
 

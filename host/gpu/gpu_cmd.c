@@ -201,6 +201,11 @@ double gpu_cmd_busy(const struct gpu_cmd *c)
     return c->busy_ns * 1e-9;
 }
 
+double gpu_cmd_transfer_seconds(const struct gpu_cmd *c)
+{
+    return c->ns_per_byte * 1e-9;
+}
+
 void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what)
 {
     struct gpu_info *info = &c->gpu->probe.info;
@@ -218,6 +223,20 @@ void gpu_cmd_watch(struct gpu_cmd *c, gpu_watch_fn *fn, void *ctx)
 {
     c->watch = fn;
     c->watch_ctx = ctx;
+    c->part = GPU_PART_OWN;
+}
+
+enum gpu_part gpu_part_begin(struct gpu_cmd *c, enum gpu_part part)
+{
+    const enum gpu_part before = c->part;
+    if (before == (part == GPU_PART_EACH ? GPU_PART_ROWS : GPU_PART_OWN))
+        c->part = part;
+    return before;
+}
+
+void gpu_part_end(struct gpu_cmd *c, enum gpu_part before)
+{
+    c->part = before;
 }
 
 bool gpu_cmd_counts(const struct gpu_cmd *c)
@@ -229,7 +248,8 @@ double gpu_cmd_work_limit(const struct gpu_cmd *c, unsigned kernel, const void *
 {
     if (c->counting == GPU_COUNT_MEMORY || c->counting == GPU_COUNT_TRAFFIC)
         return 1e30;
-    return SUBMIT_NS / gpu_cost_ns_per_work(c->gpu, gpu_kernel_chosen(c->gpu, kernel, gpu_kernel_push(kernel, args)));
+    return c->gpu->submit_ns /
+           gpu_cost_ns_per_work(c->gpu, gpu_kernel_chosen(c->gpu, kernel, gpu_kernel_push(kernel, args)));
 }
 
 /* ---- submissions ---- */
@@ -489,7 +509,7 @@ static bool idle(const struct gpu_cmd *c)
 
 bool cmd_long_enough(const struct gpu_cmd *c, const struct slot *s)
 {
-    return s->n_dispatches == MAX_DISPATCHES || s->cost.predicted_ns > SUBMIT_NS ||
+    return s->n_dispatches == MAX_DISPATCHES || s->cost.predicted_ns > c->gpu->submit_ns ||
            (s->cost.predicted_ns > EARLY_NS && idle(c));
 }
 

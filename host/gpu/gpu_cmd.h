@@ -70,6 +70,8 @@ double gpu_cmd_products(const struct gpu_cmd *c);
 /* Seconds that the device has worked on what it has finished so far, by its own clock; 0 where it has none. What is
  * missing to the time that has passed it was idle, or at work for others. */
 double gpu_cmd_busy(const struct gpu_cmd *c);
+/* Seconds for a byte between host and device, as measured so far. */
+double gpu_cmd_transfer_seconds(const struct gpu_cmd *c);
 /* While something is counted, nothing is recorded: dispatches, with the work they would do, are added to the profiles,
  * transfers are dropped, and downloads give zeros. Views may come from gpu_arena_create_counting. So a run of any size
   * can be planned without its time or memory. */
@@ -82,11 +84,23 @@ enum gpu_counting {
     GPU_COUNT_TRAFFIC,
 };
 void gpu_cmd_count(struct gpu_cmd *c, enum gpu_counting what);
+/* Whose work is recorded, where ranks share a run (comm.h); of one rank it is told apart in the same way. */
+enum gpu_part {
+    GPU_PART_OWN,   /* each rank does all of it by itself */
+    GPU_PART_UNITS, /* shared out in units that one rank makes whole: windows, chunks, tiles, linears, experts */
+    GPU_PART_ROWS,  /* shared out by rows of a linear: each rank calls the same kernels, on fewer rows */
+    GPU_PART_EACH, /* for these, whole on each rank that has rows: a Hessian, GPTQ's factor; only within the part before */
+    GPU_PART_EXCHANGE, /* made of what others have sent: one rank has none */
+    GPU_PARTS
+};
+/* What is recorded from here on is of that part; within another, but for GPU_PART_EACH, it stays that one's. Returns what gpu_part_end goes back to. */
+enum gpu_part gpu_part_begin(struct gpu_cmd *c, enum gpu_part part);
+void gpu_part_end(struct gpu_cmd *c, enum gpu_part before);
 /* Called for what GPU_COUNT_TRAFFIC counts (gpu_traffic.h): a dispatch, or a fill or a copy, whose numbers are those behind the
- * kernels'. reads, writes: bit i: view i is read, written. push: of a dispatch. */
+ * kernels'; and, where nothing is counted, for each dispatch that is recorded. reads, writes: bit i: view i is read, written. push: of a dispatch. */
 enum { GPU_FILL_ID = KERNEL_COUNT, GPU_COPY_ID, GPU_RECORD_KINDS };
-typedef void gpu_watch_fn(void *ctx, unsigned kind, uint32_t reads, uint32_t writes, const struct gpu_view *views,
-                          const void *push, double work);
+typedef void gpu_watch_fn(void *ctx, enum gpu_part part, unsigned kind, uint32_t reads, uint32_t writes,
+                          const struct gpu_view *views, const void *push, double work);
 void gpu_cmd_watch(struct gpu_cmd *c, gpu_watch_fn *fn, void *ctx);
 /* Whether anything is counted: long work of the host whose result is not needed can then be left out. */
 bool gpu_cmd_counts(const struct gpu_cmd *c);

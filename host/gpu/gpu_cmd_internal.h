@@ -68,6 +68,7 @@ struct gpu_cmd {
     uint64_t own_range; /* the device's max_range, while GPU_COUNT_TRAFFIC has put another in its place */
     gpu_watch_fn *watch;
     void *watch_ctx;
+    enum gpu_part part;
     double products;
     double busy_ns;     /* of the device, by what has ended */
     uint64_t busy_tick; /* up to here it counts */

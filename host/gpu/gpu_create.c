@@ -7,6 +7,7 @@
 
 #include "host/base/log.h"
 #include "host/base/os.h"
+#include "host/gpu/gpu_cost.h"
 #include "host/gpu/gpu_memory_internal.h"
 #include "host/gpu/gpu_pipeline_internal.h"
 #include "host/gpu/gpu_probe.h"
@@ -76,7 +77,8 @@ static bool device_create(struct gpu *g, struct err *e)
     return true;
 }
 
-/* A device that is not there: the plan for it, and its limits in tests. Each word of $GSQ_DEVICE_LIMITS is NAME=MIB. */
+/* A device that is not there: the plan for it, and its limits in tests. Each word of $GSQ_DEVICE_LIMITS is NAME=MIB, or submit=MS: with
+ * so much time that nothing is ever split, dispatches are the same in each run. */
 static bool fake_limits(struct gpu *g, const char *text, struct err *e)
 {
     struct gpu_info *i = &g->probe.info;
@@ -85,10 +87,11 @@ static bool fake_limits(struct gpu *g, const char *text, struct err *e)
         uint64_t *bytes;
     } limits[] = {{"memory=", &i->mem_limit}, {"alloc=", &i->max_alloc}, {"range=", &i->max_range}};
     i->as_if = text && *text;
+    g->submit_ns = SUBMIT_NS;
     while (text && *text) {
         size_t known = 0, n = strcspn(text, ",");
         for (size_t k = 0; k < sizeof limits / sizeof *limits; k++) {
-            size_t name = strlen(limits[k].name);
+            const size_t name = strlen(limits[k].name);
             char *end;
             if (strncmp(text, limits[k].name, name) != 0)
                 continue;
@@ -98,9 +101,16 @@ static bool fake_limits(struct gpu *g, const char *text, struct err *e)
             *limits[k].bytes = (uint64_t)(mib * 1048576.0) / GPU_ALLOC_ALIGN * GPU_ALLOC_ALIGN;
             known = 1;
         }
+        if (strncmp(text, "submit=", 7) == 0) {
+            char *end;
+            g->submit_ns = strtod(text + 7, &end) * 1e6;
+            known = end == text + n && g->submit_ns >= 1e6;
+        }
         if (!known) {
             err_set(e, ERR_USER, "GSQ_DEVICE_LIMITS: \"%.*s\" is no limit", (int)n, text);
-            return err_hint(e, "memory=MIB, alloc=MIB (of one buffer) and range=MIB (of one binding), between commas");
+            return err_hint(e, "memory=MIB, alloc=MIB (of one buffer), range=MIB (of one binding) and submit=MS (of "
+                               "work given to it at a time), "
+                               "between commas");
         }
         text += n + (text[n] == ',');
     }

@@ -57,6 +57,7 @@ struct gpu {
     VkDevice device;
     VkQueue queue;
     VkPhysicalDeviceMemoryProperties memory;
+    double submit_ns;      /* predicted length at which work is submitted: SUBMIT_NS (gpu_cost.h) */
     struct gpu_count held; /* by arenas */
     struct gpu_count host; /* by those of host memory */
     bool unified;          /* the host sees all of the device's memory, and uses it so */

@@ -162,7 +162,7 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     if (c->counting == GPU_COUNT_TRAFFIC && kernel < KERNEL_COUNT) {
         k = gpu_kernel_chosen(c->gpu, kernel, push);
         if (k && gpu_kernel_reflect(k, &e))
-            c->watch(c->watch_ctx, kernel, k->spirv.reads, k->spirv.writes, views, push, work);
+            c->watch(c->watch_ctx, c->part, kernel, k->spirv.reads, k->spirv.writes, views, push, work);
         else
             cmd_fail(c, &e);
         return;
@@ -181,7 +181,7 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     /* A kernel never measured runs alone once. */
     bool alone = !(k->ns_per_work > 0) && !c->profile, clock = c->gpu->probe.info.timestamp_ns > 0;
     struct slot *s = &c->slots[c->current];
-    if (c->open && (alone || s->cost.predicted_ns + ns > SUBMIT_NS || gpu_cost_full(&s->cost)))
+    if (c->open && (alone || s->cost.predicted_ns + ns > c->gpu->submit_ns || gpu_cost_full(&s->cost)))
         gpu_cmd_flush(c);
     /* A device without a clock is measured by the host's, once, with nothing else under way. */
     if (alone && !clock && cmd_oldest(c) && !cmd_wait(c, c->submitted))
@@ -203,6 +203,8 @@ void gpu_dispatch(struct gpu_cmd *c, unsigned kernel, struct gpu_grid grid, cons
     vkCmdDispatch(s->cb, grid.x, grid.y, grid.z);
     if (s->profiled)
         cmd_timestamp(s, 3 + 2 * s->n_dispatches);
+    if (c->watch)
+        c->watch(c->watch_ctx, c->part, kernel, k->spirv.reads, k->spirv.writes, views, push, work);
     s->dispatches[s->n_dispatches].kernel = k;
     s->dispatches[s->n_dispatches++].work = work;
     gpu_cost_add(&s->cost, k, work, ns);

@@ -161,10 +161,9 @@ static bool only_written(unsigned kernel, const union kernel_args *a, unsigned i
     return kernel == KERNEL_ID_gumbel_step && i == BUFFER(gumbel_step, diff) && a->gumbel_step.group <= IN_REGISTERS;
 }
 
-void gpu_traffic_watch(void *ctx, unsigned kind, uint32_t reads, uint32_t writes, const struct gpu_view *views,
-                       const void *push, double work)
+static void add(struct gpu_traffic *t, unsigned kind, uint32_t reads, uint32_t writes, const struct gpu_view *views,
+                const void *push, double work)
 {
-    struct gpu_traffic *t = (struct gpu_traffic *)ctx + kind;
     bool kernel = kind < KERNEL_COUNT;
     unsigned n = kernel ? kernel_decls[kind].n_buffers : kind == GPU_FILL_ID ? 1 : 2;
     union kernel_args a;
@@ -183,4 +182,18 @@ void gpu_traffic_watch(void *ctx, unsigned kind, uint32_t reads, uint32_t writes
         if (writes >> i & 1)
             t->written += bytes;
     }
+}
+
+void gpu_traffic_watch(void *ctx, enum gpu_part part, unsigned kind, uint32_t reads, uint32_t writes,
+                       const struct gpu_view *views, const void *push, double work)
+{
+    (void)part;
+    add((struct gpu_traffic *)ctx + kind, kind, reads, writes, views, push, work);
+}
+
+void gpu_traffic_watch_parts(void *ctx, enum gpu_part part, unsigned kind, uint32_t reads, uint32_t writes,
+                             const struct gpu_view *views, const void *push, double work)
+{
+    if (kind < KERNEL_COUNT)
+        add((struct gpu_traffic *)ctx + part, kind, reads, writes, views, push, work);
 }

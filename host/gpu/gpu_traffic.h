@@ -14,5 +14,7 @@ struct gpu_traffic {
 const char *gpu_traffic_name(unsigned kind);
 /* For gpu_cmd_watch; ctx: struct gpu_traffic [GPU_RECORD_KINDS], which it is added to. */
 gpu_watch_fn gpu_traffic_watch;
+/* The same of kernels alone, all together, by whose work it is; ctx: struct gpu_traffic [GPU_PARTS]. */
+gpu_watch_fn gpu_traffic_watch_parts;
 
 #endif

@@ -155,7 +155,7 @@ void gpu_copy(struct gpu_cmd *c, struct gpu_view dst, struct gpu_view src, uint6
 {
     if (c->counting == GPU_COUNT_TRAFFIC) {
         const struct gpu_view both[] = {{src.buffer, src.offset, bytes}, {dst.buffer, dst.offset, bytes}};
-        c->watch(c->watch_ctx, GPU_COPY_ID, 1, 2, both, NULL, 0);
+        c->watch(c->watch_ctx, c->part, GPU_COPY_ID, 1, 2, both, NULL, 0);
     }
     if (c->failed || c->counting || bytes == 0 || !in_view(c, "copy", dst, bytes) || !in_view(c, "copy", src, bytes))
         return;
@@ -175,7 +175,7 @@ void gpu_copy(struct gpu_cmd *c, struct gpu_view dst, struct gpu_view src, uint6
 void gpu_fill(struct gpu_cmd *c, struct gpu_view dst, uint32_t word)
 {
     if (c->counting == GPU_COUNT_TRAFFIC)
-        c->watch(c->watch_ctx, GPU_FILL_ID, 0, 1, &dst, NULL, 0);
+        c->watch(c->watch_ctx, c->part, GPU_FILL_ID, 0, 1, &dst, NULL, 0);
     if (c->failed || c->counting || !in_view(c, "fill", dst, dst.size))
         return;
     if (dst.size == 0 || dst.size % 4 || dst.offset % 4) {

@@ -58,8 +58,35 @@ static uint32_t pieces_of(const struct end_to_end *w, uint32_t n)
 /* Whether a batch of n windows is shared. */
 static bool is_dealt(const struct end_to_end *w, uint32_t n)
 {
-    const uint32_t pieces = pieces_of(w, n);
-    return w->shared && pieces > 1 && (uint64_t)pieces * LOSS_STEP <= w->bwd.dnorm.size;
+    return w->shared && comm_size() > 1 && end_to_end_parts(w->m, w->micro, n);
+}
+
+bool end_to_end_parts(const struct model *m, uint32_t micro, uint32_t n)
+{
+    const uint64_t pieces = div_up(n, micro), room = (uint64_t)micro * m->ctx * m->cfg->hidden_size * sizeof(float);
+    return pieces > 1 && pieces * LOSS_STEP <= room;
+}
+
+uint32_t end_to_end_rounds(uint32_t micro, uint32_t n, unsigned ranks, unsigned *last)
+{
+    const uint32_t pieces = (uint32_t)div_up(n, micro), rounds = (uint32_t)div_up(pieces, ranks);
+    *last = pieces - (rounds - 1) * ranks;
+    return rounds;
+}
+
+void end_to_end_expect(struct comm_expected *x, const struct model *m, uint32_t micro, uint32_t n, uint64_t times)
+{
+    unsigned last;
+    if (end_to_end_parts(m, micro, n))
+        comm_expect_gather(x, COMM_LOSSES, x->ranks, 1, end_to_end_rounds(micro, n, x->ranks, &last) * sizeof(float),
+                           times);
+}
+
+/* Whose work pieces are. */
+static enum gpu_part begin(const struct end_to_end *w, uint32_t n)
+{
+    const bool parts = w->shared && end_to_end_parts(w->m, w->micro, n);
+    return gpu_part_begin(w->m->cmd, parts ? GPU_PART_UNITS : GPU_PART_OWN);
 }
 
 /* The next of the pieces' gradients, one of each rank that has one, to the caller. */
@@ -89,6 +116,7 @@ static bool sum_losses(struct end_to_end *w, uint32_t n, const struct end_to_end
         host[p * STEP] = all[p % ranks * rounds + p / ranks];
     if (ok)
         gpu_upload(cmd, at, host, bytes);
+    const enum gpu_part before = gpu_part_begin(cmd, GPU_PART_EXCHANGE);
     for (uint32_t p = 0; ok && p < pieces; p++)
         run_reduce_sum(cmd, gpu_rows(1),
                        &(struct reduce_sum_args){.x = gpu_slice(at, (uint64_t)p * LOSS_STEP, sizeof(float)),
@@ -96,6 +124,7 @@ static bool sum_losses(struct end_to_end *w, uint32_t n, const struct end_to_end
                                                  .n = 1,
                                                  .at = to->at,
                                                  .factor = to->factor});
+    gpu_part_end(cmd, before);
     free(host);
     return ok;
 }
@@ -120,12 +149,14 @@ static bool block_forward(struct end_to_end *w, const struct block_weights *b, u
                           struct err *e)
 {
     struct walk k = walk_slots(w, from, n);
+    const enum gpu_part before = begin(w, n);
     while (walk_next(&k, e)) {
         block_attn_fwd(w->m, b, &w->fwd, k.x, w->h, k.n);
         block_ffn_fwd(w->m, b, &w->fwd, w->h, w->h, k.n);
         if (!acts_put(w->kept, to + k.at, k.n, w->h, e))
             return false;
     }
+    gpu_part_end(w->m->cmd, before);
     return k.ended;
 }
 
@@ -217,6 +248,7 @@ static bool head_forward(struct end_to_end *w, const uint32_t *list, uint32_t fr
 {
     struct walk k = walk_slots(w, from, n);
     struct end_to_end_loss own = *to;
+    const enum gpu_part before = begin(w, n);
     if (k.deal && w->targets) {
         own = (struct end_to_end_loss){.sums = w->bwd.dnorm, .factor = 1};
         gpu_fill(w->m->cmd, gpu_slice(own.sums, 0, (uint64_t)pieces_of(w, n) * LOSS_STEP), 0);
@@ -229,6 +261,7 @@ static bool head_forward(struct end_to_end *w, const uint32_t *list, uint32_t fr
             (gradient && !acts_put(w->kept, from + k.at, k.n, w->dy, e)))
             return false;
     }
+    gpu_part_end(w->m->cmd, before);
     return k.ended && (!k.deal || !w->targets || sum_losses(w, n, to, e));
 }
 
@@ -243,6 +276,7 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
     const bool want_input = layer > 0 || blocks->embedding;
     struct walk k = walk_slots(w, from, n);
     uint32_t round = 0;
+    const enum gpu_part before = begin(w, n);
     while (walk_next(&k, e)) {
         struct gpu_view dy;
         if (!acts_get(w->kept, to + k.at, k.n, w->dy, &dy, e))
@@ -268,6 +302,7 @@ static bool block_backward(struct end_to_end *w, const struct block_weights *b, 
     while (k.ended && k.deal && round * comm_size() < pieces_of(w, n)) /* others have one more */
         if (!sum_round(w, layer, n, &round, e))
             return false;
+    gpu_part_end(w->m->cmd, before);
     return k.ended;
 }
 

@@ -15,6 +15,7 @@
 #ifndef MODEL_END_TO_END_H
 #define MODEL_END_TO_END_H
 
+#include "host/base/comm.h"
 #include "host/model/acts.h"
 #include "host/model/block_bwd.h"
 #include "host/model/head.h"
@@ -86,4 +87,10 @@ static inline uint32_t end_to_end_spread(uint32_t i, uint32_t n, uint32_t train)
 bool end_to_end_sampled(struct end_to_end *w, uint32_t n, uint32_t train, uint64_t seed,
                         const struct acts_options *room, struct err *e);
 
+/* Whether a batch of n windows is in several pieces, which ranks can share. */
+bool end_to_end_parts(const struct model *m, uint32_t micro, uint32_t n);
+/* What ranks exchange of such a batch beside what the caller sums: losses, of one with a teacher. rounds: how often it sums in a block,
+ * and of how many ranks' pieces the last time. */
+void end_to_end_expect(struct comm_expected *x, const struct model *m, uint32_t micro, uint32_t n, uint64_t times);
+uint32_t end_to_end_rounds(uint32_t micro, uint32_t n, unsigned ranks, unsigned *last);
 #endif

@@ -8,6 +8,7 @@
 #ifndef MODEL_WALK_H
 #define MODEL_WALK_H
 
+#include "host/base/comm.h"
 #include "host/gpu/progress.h"
 #include "host/model/acts.h"
 
@@ -39,5 +40,7 @@ bool walk_next(struct walk *w, struct err *e);
 /* Waits for the device: nothing that was recorded uses memory any more. True where the walk went to its end; e is left as
  * it is where it was not. Of a shared walk: true where it did so on all ranks. */
 bool walk_end(const struct walk *w, struct err *e);
+/* What ranks exchange at the end of so many shared walks (comm.h); window: bytes of one's hidden states. */
+void walk_expect(struct comm_expected *x, uint32_t windows, uint32_t batch, uint64_t window, uint64_t times);
 
 #endif

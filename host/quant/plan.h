@@ -4,6 +4,7 @@
 #define QUANT_PLAN_H
 
 #include "formats/read/matrix.h"
+#include "host/base/comm.h"
 #include "host/model/acts.h"
 #include "host/model/sampling.h"
 #include "host/quant/options.h"
@@ -14,6 +15,24 @@
 struct memory_line {
     const char *name; /* "block weights", "hessian q,k,v" ... */
     uint64_t bytes;
+};
+
+/* Several ranks at the run (comm.h). */
+enum { PLAN_RANKS_MOST = 64, PLAN_LAYOUTS = 8 };
+struct plan_layout {
+    uint32_t ranks;
+    double seconds, exchange; /* of the whole run, and of these to wait for what is exchanged; 0: not known */
+};
+struct plan_ranks {
+    uint32_t n;    /* so many; 0: one, and no other number was asked for */
+    double link;   /* bytes a second between two of them; 0: not known */
+    bool measured; /* else it was given */
+    /* Of each, what it sends and gets, if no half of a block is best as it was and no training diverges. */
+    struct comm_bytes bytes[PLAN_RANKS_MOST];
+    uint64_t waits[COMM_KINDS];               /* bytes one after the other until all have all */
+    uint64_t device_bytes, host_bytes;        /* of the one that holds most */
+    struct plan_layout layouts[PLAN_LAYOUTS]; /* 1, 2, 4 ... ranks over that link, as many as these, last */
+    unsigned n_layouts;
 };
 
 /* What the run would take at one of the efforts, all else as it is. */
@@ -96,7 +115,9 @@ struct plan {
     unsigned n_efforts;        /* 0: not known, or the method has none */
     char run[33];              /* hash of what is asked for (identity_result); zeros until it is known */
     const char *made_by[2][2]; /* extra keys of a GGUF */
-    double updates;            /* optimiser steps per second of a block's larger half, measured; 0: not */
+    struct plan_ranks ranks;
+    uint32_t as_if_ranks; /* memory is counted for one of so many; 0: for all of it, by which sizes are chosen */
+    double updates;       /* optimiser steps per second of a block's larger half, measured; 0: not */
 };
 
 /* The items of a layer. */

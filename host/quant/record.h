@@ -29,6 +29,7 @@ struct training_report {
     uint32_t steps, epochs,
         best_epoch;   /* steps 0: it was not done; best_epoch 0: nothing was better than the start, which was kept */
     uint32_t retries; /* after a divergence, each at half the rate of the one before */
+    uint32_t ran;     /* epochs, those of attempts that diverged included; of this process alone, it is not stored */
     double seconds;
 };
 

@@ -123,9 +123,11 @@ bool drift_make_good(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view
     const uint64_t row = n * sizeof(float), bytes = most * row;
     gpu_mark mark = gpu_arena_mark(scratch);
     struct gpu_view room, y, tile;
+    const enum gpu_part before = gpu_part_begin(cmd, GPU_PART_EACH);
     bool ok = gpu_alloc(scratch, bytes, &y, e) && (d->last || gpu_alloc(scratch, bytes, &room, e)) &&
               gpu_alloc(scratch, (uint64_t)HESSIAN_TILE * HESSIAN_TILE * sizeof(float), &tile, e) &&
               clear_above(cmd, factor, n, tile, e);
+    gpu_part_end(cmd, before);
     for (uint32_t r = 0, some; ok && r < rows; r += some) {
         some = (uint32_t)min_u64(most, rows - r);
         const struct gpu_view part = gpu_slice(w, r * row, some * row);

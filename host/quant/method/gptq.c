@@ -71,8 +71,10 @@ bool gptq_factor(struct gpu_cmd *cmd, const struct hessian *h, float damp, struc
     struct gpu_view diag;
     float *host = NULL;
     *facts = (struct gptq_facts){0};
+    const enum gpu_part before = gpu_part_begin(cmd, GPU_PART_EACH);
     bool ok = gpu_alloc(scratch, h->n * sizeof *host, &diag, e) && read_diagonal(cmd, h, diag, &host, e) &&
               factor(cmd, h, host, damp, scratch, square, facts, e);
+    gpu_part_end(cmd, before);
     free(host);
     gpu_arena_reset(scratch, mark);
     return ok;
@@ -108,9 +110,11 @@ bool quantize_gptq(struct gpu_cmd *cmd, const struct qmatrix *q, struct gpu_view
     uint32_t table[TABLE_LEVELS / 4];
     float *host = NULL;
     *facts = (struct gptq_facts){0};
+    const enum gpu_part before = gpu_part_begin(cmd, GPU_PART_EACH);
     bool ok = gpu_alloc(scratch, (uint64_t)cols * 4, &diag, e) && gpu_alloc(scratch, (uint64_t)cols * 4, &weights, e) &&
               read_diagonal(cmd, h, diag, &host, e);
     ok = ok && factor(cmd, h, host, damp, scratch, r, facts, e) && column_weights(cmd, r, cols, host, weights, e);
+    gpu_part_end(cmd, before);
     ok = ok && gpu_alloc(scratch, (uint64_t)rows * cols * 4, &work, e) &&
          gpu_alloc(scratch, (uint64_t)rows * min_u64(search_columns(&q->spec), SEGMENT_MAX) * 4, &err, e);
     free(host);

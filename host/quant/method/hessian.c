@@ -1,5 +1,6 @@
 #include "host/quant/method/hessian.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "host/base/num.h"
@@ -127,48 +128,67 @@ static void add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, s
 
 /* Which rank sums the rows of tiles from i on: back and forth over the ranks, since the first are the longest. Square ones of one tile
  * go to different ranks by their width. */
-static unsigned owner(uint32_t n, uint32_t i)
+static unsigned owner(uint32_t n, uint32_t i, unsigned ranks)
 {
-    const uint32_t ranks = comm_size(), at = (i + n) / HESSIAN_TILE % (2 * ranks);
+    const uint32_t at = (i + n) / HESSIAN_TILE % (2 * ranks);
     return at < ranks ? at : 2 * ranks - 1 - at;
+}
+
+/* The rows of tiles from i on. */
+static void add_tiles(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t i,
+                      uint32_t tokens, float factor)
+{
+    const uint32_t n = h->n, rows = tile_at(n, i);
+    /* What is learned from is of rounded inputs, then: still a sum of squares. What judges is exact. */
+    const enum gemm_use use = sum == HESSIAN_TRAIN ? GEMM_STEERING : GEMM_EXACT;
+    const struct gpu_matrix a = from(x, n, 0, i);
+    if (sum == HESSIAN_TRAIN) {
+        add(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor, use);
+        return;
+    }
+    add(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor, use);
+    if (i)
+        add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, use);
 }
 
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
                  float factor)
 {
     const uint32_t n = h->n;
-    /* What is learned from is of rounded inputs, then: still a sum of squares. What judges is exact. */
-    const enum gemm_use use = sum == HESSIAN_TRAIN ? GEMM_STEERING : GEMM_EXACT;
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
-        uint32_t rows = tile_at(n, i);
-        struct gpu_matrix a = from(x, n, 0, i);
-        if (h->shared && owner(n, i) != comm_rank())
+        if (h->shared && owner(n, i, comm_size()) != comm_rank())
             continue;
-        if (sum == HESSIAN_TRAIN) {
-            add(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor, use);
-            continue;
-        }
-        add(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor, use);
-        if (i)
-            add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, use);
+        const enum gpu_part before = gpu_part_begin(cmd, h->shared ? GPU_PART_UNITS : GPU_PART_OWN);
+        add_tiles(cmd, h, sum, x, i, tokens, factor);
+        gpu_part_end(cmd, before);
     }
 }
 
 bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e)
 {
     const uint64_t row = h->n * 4ull, held_row = held_cols(h->n) * 4ull;
+    if (comm_size() == 1)
+        return true;
     void *room = malloc(HESSIAN_TILE * row);
     bool ok = comm_agree(room || err_nomem(e, "rows of a Hessian between ranks", HESSIAN_TILE * row), e);
     for (uint32_t i = 0; ok && i < h->n; i += HESSIAN_TILE) {
         const uint32_t rows = tile_at(h->n, i);
-        ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(h->train, i * row, rows * row), owner(h->n, i), room, e) &&
-             (!h->held.size || gpu_share(COMM_HESSIANS, cmd, gpu_slice(h->held, i * held_row, rows * held_row),
-                                         owner(h->n, i), room, e));
+        const unsigned from_rank = owner(h->n, i, comm_size());
+        ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(h->train, i * row, rows * row), from_rank, room, e) &&
+             (!h->held.size ||
+              gpu_share(COMM_HESSIANS, cmd, gpu_slice(h->held, i * held_row, rows * held_row), from_rank, room, e));
     }
     ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
     free(room);
     h->shared = false;
     return ok;
+}
+
+void hessian_expect(struct comm_expected *x, uint32_t n, bool held)
+{
+    for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
+        comm_expect_broadcast(x, COMM_HESSIANS, tile_at(n, i) * 4ull * (n + (held ? held_cols(n) : 0)),
+                              owner(n, i, x->ranks), 1);
 }
 
 void hessian_raise_diagonal(struct gpu_cmd *cmd, const struct hessian *h, float share, struct gpu_view diag,
@@ -191,6 +211,18 @@ double hessian_products(uint32_t n)
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
         sum += (double)tile_at(n, i) * (n - i);
     return sum;
+}
+
+double hessian_busiest(uint32_t n, unsigned ranks)
+{
+    double most = 0;
+    for (unsigned r = 0; r < ranks; r++) {
+        double sum = 0;
+        for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
+            sum += owner(n, i, ranks) == r ? (double)tile_at(n, i) * (n - i) : 0;
+        most = fmax(most, sum);
+    }
+    return most;
 }
 
 /* ---- of outputs ---- */

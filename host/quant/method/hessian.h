@@ -2,6 +2,7 @@
 #ifndef QUANT_HESSIAN_H
 #define QUANT_HESSIAN_H
 
+#include "host/base/comm.h"
 #include "host/gpu/gpu_gemm.h"
 #include "host/model/model.h"
 
@@ -45,11 +46,14 @@ void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum 
                  float factor);
 /* Of a shared one, when all is added: every rank has all rows of tiles then. Waits for the device. */
 bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e);
+/* What that is of one of n inputs, held: with windows that judge. */
+void hessian_expect(struct comm_expected *x, uint32_t n, bool held);
 /* The diagonal of the sum to learn from *= 1 + share; the one that judges stays. diag [n] and factor [1] are scratch. */
 void hessian_raise_diagonal(struct gpu_cmd *cmd, const struct hessian *h, float share, struct gpu_view diag,
                             struct gpu_view factor);
-/* Multiply-adds that hessian_add takes for each token. */
+/* Multiply-adds that hessian_add takes for each token; of a shared one, those of the busiest of so many ranks. */
 double hessian_products(uint32_t n);
+double hessian_busiest(uint32_t n, unsigned ranks);
 /* ---- of outputs ----
  * Ho = E[g g^T] of the gradients g of what a linear gives (output_hessian.h), in its tiles on the diagonal alone: what lies beyond
  * counts as 0. [n, output_hessian_cols(n)]: a tile's rows after the other's, each as wide as the first. */

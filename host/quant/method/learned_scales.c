@@ -197,7 +197,7 @@ bool learned_scales_create(struct learned_scales *s, struct err *e)
     s->host = malloc((size_t)s->widest);
     if (!s->host)
         return err_nomem(e, "the scales of one linear", s->widest);
-    if (s->t->shared && !alloc_shared(s, e))
+    if (s->t->shared && comm_size() > 1 && !alloc_shared(s, e))
         return false;
     for (size_t i = 0; ok && i < s->t->n_items; i++) {
         struct scales_entry *x = &s->entries[i];
@@ -385,6 +385,7 @@ static bool stored_grad(struct learned_scales *s, const struct scales_entry *x, 
                    row_codes = x->q.ldc * 4ull;
     struct gpu_view dscales = gpu_slice(s->temp, 0, (uint64_t)x->n * x->per * 4);
     *out = x->per > 1 ? gpu_slice(s->temp_stored, 0, x->n * 4ull) : dscales;
+    const enum gpu_part before = gpu_part_begin(cmd, s->parted ? GPU_PART_ROWS : GPU_PART_OWN);
     if (rows) {
         const struct gpu_view grad = gpu_slice(at->grad, own.first * row, rows * row),
                               mine = gpu_slice(dscales, own.first * row_groups, rows * row_groups);
@@ -409,6 +410,7 @@ static bool stored_grad(struct learned_scales *s, const struct scales_entry *x, 
                                                  .rows = rows * stored,
                                                  .cols = x->per});
     }
+    gpu_part_end(cmd, before);
     if (!s->summed)
         return true;
     if ((rows && !gpu_download(cmd, gpu_slice(*out, own.first * row_stored, rows * row_stored),

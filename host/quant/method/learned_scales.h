@@ -42,6 +42,7 @@ struct learned_scales {
     uint64_t widest;              /* bytes of the widest linear's groups' scales */
     float *host;                  /* [widest] */
     float *room;                  /* shared: share_room of the largest */
+    bool parted;                  /* the step's windows are in pieces that ranks can share (end_to_end.h) */
     bool summed;                  /* the places have sums */
 };
 

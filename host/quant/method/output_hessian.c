@@ -234,11 +234,34 @@ bool output_hessians_count(const struct output_task *t, uint32_t layer, struct e
 bool output_hessians(const struct output_task *t, struct err *e)
 {
     struct pass p;
-    bool ok = pass_create(&p, t, e) && (!t->shared || alloc_shared(&p, e));
+    bool ok = pass_create(&p, t, e) && (!t->shared || comm_size() == 1 || alloc_shared(&p, e));
     p.model.blocks =
         (struct end_to_end_blocks){.ctx = &p, .load = load, .grads = grads, .sum = sum_pieces, .learn = learn};
     p.model.shared = t->shared;
     p.model.windows = t->windows;
     ok = ok && end_to_end_sampled(&p.model, t->n, t->train, t->o->seed, &t->room, e);
     return pass_destroy(&p, ok, e);
+}
+
+void output_hessians_expect(struct comm_expected *x, const struct output_task *t)
+{
+    unsigned last;
+    const uint32_t layers = t->m->cfg->num_layers, rounds = end_to_end_rounds(t->micro, t->n, x->ranks, &last);
+    uint32_t most = 0;
+    if (!end_to_end_parts(t->m, t->micro, t->n))
+        return;
+    for (uint32_t layer = 0; layer < layers; layer++)
+        most = (uint32_t)max_u64(most, layer_items(t, layer).n);
+    for (uint32_t layer = 0; layer < layers; layer++) {
+        const struct block_items b = layer_items(t, layer);
+        comm_expect_broadcast(x, COMM_SETTINGS, most, 0, 1); /* of which there are sums */
+        for (uint32_t i = 0; i < b.n; i++) {
+            const uint32_t rows = b.items[i].rows, cols = output_hessian_cols(rows);
+            if (!output_hessian_bytes(t->o, &b.items[i]))
+                continue;
+            share_sum_expect(x, COMM_HESSIANS, rows, cols, x->ranks, rounds - 1);
+            share_sum_expect(x, COMM_HESSIANS, rows, cols, last, 1);
+            comm_expect_gather(x, COMM_HESSIANS, rows, SHARE_ROWS, cols * sizeof(float), 1);
+        }
+    }
 }

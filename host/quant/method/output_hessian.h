@@ -10,6 +10,7 @@
 #ifndef QUANT_OUTPUT_HESSIAN_H
 #define QUANT_OUTPUT_HESSIAN_H
 
+#include "host/base/comm.h"
 #include "host/model/acts.h"
 #include "host/quant/method/epochs.h"
 #include "host/quant/plan.h"
@@ -35,7 +36,7 @@ struct output_task {
     struct gpu_arena *block, *hess, *scratch;
     struct acts_options room; /* for the blocks' inputs */
     struct output_store store;
-    bool shared; /* among ranks (end_to_end.h), of which there are several */
+    bool shared; /* among ranks (end_to_end.h), where there are several */
     const struct tune_hooks *hooks;
 };
 /* Windows to use where `train` may be: enough tokens to tell a tile's directions apart; of few windows each several times. */
@@ -48,5 +49,8 @@ bool output_hessians_count(const struct output_task *t, uint32_t layer, struct e
 bool output_hessians(const struct output_task *t, struct err *e);
 /* For tests. Sums over tokens, times `factor`, become what is stored. False: they say nothing (zero, or no numbers). */
 bool output_hessian_settle(float *tiles, uint32_t n, double factor);
+
+/* What ranks exchange for a shared pass over all layers. */
+void output_hessians_expect(struct comm_expected *x, const struct output_task *t);
 
 #endif

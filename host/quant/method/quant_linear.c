@@ -37,12 +37,17 @@ static uint32_t rows_together(const struct linear_task *t)
     return t->outputs.size ? HESSIAN_TILE : 1;
 }
 
+uint32_t quantize_linear_unit(bool outputs)
+{
+    return outputs ? HESSIAN_TILE : SHARE_ROWS;
+}
+
 static void own_rows(struct own *p, const struct linear_task *t)
 {
     const uint32_t all = t->item->rows, cols = t->item->cols;
     *p = (struct own){.t = *t, .item = *t->item, .rows = {0, all}, .all = all};
     /* What is together in a step has one rank, so nothing goes between ranks within the steps. */
-    p->unit = t->outputs.size ? HESSIAN_TILE : SHARE_ROWS;
+    p->unit = quantize_linear_unit(t->outputs.size > 0);
     if (t->shared)
         p->rows = comm_part(all, p->unit, comm_rank());
     const uint32_t first = p->rows.first, n = p->rows.end - first;
@@ -75,8 +80,10 @@ struct square {
 
 static void square_of(const struct linear_task *t, struct square *s, enum hessian_sum sum)
 {
+    const enum gpu_part before = gpu_part_begin(t->cmd, GPU_PART_EACH);
     if ((int)s->holds != (int)sum)
         hessian_square(t->cmd, t->hessian, sum, s->view);
+    gpu_part_end(t->cmd, before);
     s->holds = sum == HESSIAN_TRAIN ? SQUARE_TRAIN : SQUARE_HELD;
 }
 
@@ -286,7 +293,9 @@ static bool gather_rows(const struct own *p, struct qmatrix *q, struct qlinear *
     if (ok && p->item.rows)
         qlinear_copy_rows(out, p->rows.first, &mine);
     qlinear_free(&mine);
+    const enum gpu_part before = gpu_part_begin(p->t.cmd, GPU_PART_EXCHANGE);
     ok = ok && share_codes(out, p->unit, e) && qmatrix_upload(p->t.cmd, q, out, e);
+    gpu_part_end(p->t.cmd, before);
     if (!ok)
         qlinear_free(out);
     return ok;
@@ -302,12 +311,14 @@ static bool quantize_piece(const struct linear_task *t, struct qlinear *out, str
     struct own p;
     own_rows(&p, t);
     bool ok = qmatrix_create(&q, t->scratch, item->rows, item->cols, item->spec, e);
+    const enum gpu_part before = gpu_part_begin(t->cmd, t->shared ? GPU_PART_ROWS : GPU_PART_OWN);
     if (ok) {
         mine = p.item.rows ? qmatrix_rows(&q, p.rows.first, p.item.rows) : (struct qmatrix){.spec = item->spec};
         ok = t->hessian ? with_hessian(&p, &mine, out, report, norm, e)
                         : first_codes(&p, &mine, e) && download(&p, &mine, out, e);
     }
-    ok = ok && (!t->shared || gather_rows(&p, &q, out, e));
+    gpu_part_end(t->cmd, before);
+    ok = ok && (!t->shared || comm_size() == 1 || gather_rows(&p, &q, out, e));
     if (ok) {
         /* What follows sees the weights of the file. */
         qmatrix_dequant(t->cmd, &q, t->w);
@@ -318,6 +329,33 @@ static bool quantize_piece(const struct linear_task *t, struct qlinear *out, str
     }
     gpu_arena_reset(t->scratch, mark);
     return ok;
+}
+
+/* ---- what ranks exchange ---- */
+
+/* As with_hessian and those that it calls ask for them. */
+static unsigned times_losses(const struct linear_exchange *of)
+{
+    unsigned n = 3; /* of the weights, RTN and GPTQ */
+    if (of->start)
+        n += 2u * of->held + 1;
+    if (plan_alone(of->options, of->item))
+        n += 1u + 2u * of->held + of->outputs;
+    return n;
+}
+
+void quantize_linear_expect(struct comm_expected *x, const struct linear_exchange *of)
+{
+    const struct matrix *item = of->item;
+    const uint32_t pieces = of->hessian && item->pieces > 1 ? item->pieces : 1, rows = item->rows / pieces,
+                   unit = quantize_linear_unit(of->outputs);
+    for (uint32_t p = 0; p < pieces; p++) {
+        if (of->hessian) {
+            comm_expect_gather(x, COMM_LOSSES, rows, unit, sizeof(double), times_losses(of));
+            comm_expect_broadcast(x, COMM_CODES, sizeof(struct gptq_facts), x->ranks - 1, 1);
+        }
+        share_codes_expect(x, rows, unit, item->cols, &item->spec);
+    }
 }
 
 /* ---- rows in pieces, with a Hessian each ---- */

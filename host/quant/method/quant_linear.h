@@ -20,8 +20,7 @@ struct linear_task {
     struct gpu_arena *scratch;
     uint64_t tune_bytes; /* of the optimiser's state at a time */
     const struct tune_hooks *hooks;
-    bool
-        shared; /* each rank makes some rows (comm.h), and all have all of them afterwards: to be asked of all, of more than one */
+    bool shared; /* each rank makes some rows (comm.h), and all have all of them afterwards: all come with this task */
 };
 /* With a drift the weights that codes and losses go by are those that make a share of it good (quantize_correction).
  *
@@ -34,5 +33,16 @@ struct linear_task {
  * and the whole linear keeps its start where the loss on the held-out windows rose. With a Hessian of outputs, rows of a tile have
  * one loss, and keep their start together; from there codes go on one by one (code_descent.h). */
 bool quantize_linear(const struct linear_task *t, struct qlinear *out, struct linear_report *report, struct err *e);
+
+/* What ranks exchange for a shared one. */
+struct linear_exchange {
+    const struct quantize_options *options;
+    const struct matrix *item;
+    bool hessian, held, outputs,
+        start; /* it has a Hessian, one of windows that judge, one of its outputs; codes to begin with */
+};
+void quantize_linear_expect(struct comm_expected *x, const struct linear_exchange *of);
+/* Rows that one rank has together. */
+uint32_t quantize_linear_unit(bool outputs);
 
 #endif

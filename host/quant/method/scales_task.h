@@ -47,7 +47,7 @@ struct scales_task {
     struct gpu_arena *block, *scratch; /* of one block; of the whole pass */
     bool codes_stay;                   /* of all blocks, on the device; else they come and go with their block */
     bool head_stays;                   /* on the device (head.h) */
-    bool shared;                       /* among ranks (end_to_end.h), of which there are several */
+    bool shared;                       /* among ranks (end_to_end.h), where there are several */
     struct acts_options room;          /* for the blocks' inputs */
     const struct tune_hooks *hooks;
 };

@@ -54,3 +54,36 @@ bool share_codes(struct qlinear *q, uint32_t unit, struct err *e)
            (!q->integers || comm_gather(COMM_CODES, q->integers, q->rows, unit,
                                         quant_row_groups(&q->spec, q->cols) * sizeof *q->integers, e));
 }
+
+void share_sum_expect(struct comm_expected *x, enum comm_kind kind, uint32_t rows, uint32_t cols, unsigned have,
+                      uint64_t times)
+{
+    comm_expect_scatter(x, kind, rows, SHARE_ROWS, cols * sizeof(float), have, times);
+}
+
+void share_weights_expect(struct comm_expected *x, uint32_t rows, uint32_t cols, uint64_t times)
+{
+    comm_expect_gather(x, COMM_WEIGHTS, rows, SHARE_ROWS, cols * sizeof(float), times);
+}
+
+uint64_t share_code_bytes(uint32_t cols, const struct quant_spec *spec)
+{
+    return cols * sizeof(int8_t) + quant_row_scales(spec, cols) * sizeof(float) +
+           (spec->type->super ? quant_row_groups(spec, cols) * sizeof(int8_t) : 0);
+}
+
+void share_codes_expect(struct comm_expected *x, uint32_t rows, uint32_t unit, uint32_t cols,
+                        const struct quant_spec *spec)
+{
+    comm_expect_gather(x, COMM_CODES, rows, unit, share_code_bytes(cols, spec), 1);
+}
+
+double share_busiest(uint32_t rows, uint32_t unit, unsigned ranks)
+{
+    uint32_t most = 0;
+    for (unsigned r = 0; r < ranks; r++) {
+        const struct comm_part part = comm_part_of(rows, unit, r, ranks);
+        most = part.end - part.first > most ? part.end - part.first : most;
+    }
+    return rows ? (double)most / rows : 0;
+}

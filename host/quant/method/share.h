@@ -20,5 +20,14 @@ bool share_sum(enum comm_kind kind, struct gpu_cmd *cmd, struct gpu_view x, uint
 bool share_weights(struct gpu_cmd *cmd, struct gpu_view w, uint32_t rows, uint32_t cols, float *room, struct err *e);
 /* The same of codes and scales; rows are parted in units of so many (comm_part). */
 bool share_codes(struct qlinear *q, uint32_t unit, struct err *e);
+/* What ranks exchange by these (comm_expect_*); of codes, what a row of them has. */
+void share_sum_expect(struct comm_expected *x, enum comm_kind kind, uint32_t rows, uint32_t cols, unsigned have,
+                      uint64_t times);
+void share_weights_expect(struct comm_expected *x, uint32_t rows, uint32_t cols, uint64_t times);
+void share_codes_expect(struct comm_expected *x, uint32_t rows, uint32_t unit, uint32_t cols,
+                        const struct quant_spec *spec);
+uint64_t share_code_bytes(uint32_t cols, const struct quant_spec *spec);
+/* The rows that the busiest of so many ranks has, as a share of all. */
+double share_busiest(uint32_t rows, uint32_t unit, unsigned ranks);
 
 #endif

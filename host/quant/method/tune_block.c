@@ -42,6 +42,7 @@ struct half {
     float *token_weight;               /* [samples, ctx] */
     bool weighted;                     /* any of them is not 1 */
     struct gpu_view sums; /* [per_epoch + 2]: squared error of each step's batch; of the judges, weighted and not */
+    bool parted;          /* steps have chunks that ranks can share */
     /* Of ranks that share the work; false, NULL and nothing else. */
     bool shared;
     uint32_t n_chunks;             /* of what is summed at a time, at most */
@@ -101,6 +102,12 @@ static unsigned parts_of(const struct quantize_options *o, enum block_half half)
 static enum scratch_use scratch_of(enum block_half half)
 {
     return half == HALF_ATTN ? SCRATCH_TRAIN_ATTN : half == HALF_FFN ? SCRATCH_TRAIN_FFN : SCRATCH_TRAIN_EXPERT;
+}
+
+/* Whose work follows (gpu_part_begin): where steps have but one chunk, every rank's. */
+static enum gpu_part begin(const struct half *h, enum gpu_part part)
+{
+    return gpu_part_begin(h->t->m->cmd, h->parted ? part : GPU_PART_OWN);
 }
 
 /* ---- one pass over windows ---- */
@@ -198,6 +205,7 @@ static bool judge_chunk(struct half *h, const struct block_weights *w, const uin
 {
     if (!fetch(h, list, n, e))
         return false;
+    const enum gpu_part before = begin(h, GPU_PART_UNITS);
     forward(h, w, n, false);
     residual(h, h->y, h->target, n, false, false);
     add_loss(h, sums, n, at + 1);
@@ -206,6 +214,7 @@ static bool judge_chunk(struct half *h, const struct block_weights *w, const uin
                          &(struct scale_rows_args){
                              .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = n * h->t->m->ctx, .cols = 1});
     add_loss(h, sums, n, at);
+    gpu_part_end(h->t->m->cmd, before);
     return true;
 }
 
@@ -215,12 +224,14 @@ static bool chunk(struct half *h, const uint32_t *list, uint32_t n, bool add, st
 {
     if (!fetch(h, list, n, e))
         return false;
+    const enum gpu_part before = begin(h, GPU_PART_UNITS);
     forward(h, h->t->w, n, true);
     /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
     residual(h, h->y, h->target, n, h->weighted, true);
     add_loss(h, sums, n, at);
     h->grads.add = add;
     block_half_bwd(h->t->m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, n);
+    gpu_part_end(h->t->m->cmd, before);
     return true;
 }
 
@@ -334,11 +345,13 @@ static struct qmatrix harden(const struct half *h, const struct member *of)
     gpu_copy(cmd, h->scales, q.scales, q.scales.size);
     q.codes = gpu_slice(h->codes, 0, q.codes.size);
     q.scales = h->scales;
+    const enum gpu_part before = begin(h, GPU_PART_ROWS);
     for (uint32_t i = 0; i < of->n_parts; i++) {
         const struct gumbel_state *s = &of->parts[i];
         uint64_t row_bytes = q.ldc * 4ull;
         gumbel_codes(cmd, s, gpu_slice(q.codes, s->row0 * row_bytes, s->q.rows * row_bytes));
     }
+    gpu_part_end(cmd, before);
     if (h->gumbel.lr_scales > 0)
         qmatrix_round_scales(cmd, &q);
     return q;
@@ -379,10 +392,12 @@ static bool start(struct half *h, const struct qlinear *q, float rate, struct er
             continue;
         if (!qmatrix_upload(cmd, &of->q, &q[i], e))
             return false;
+        const enum gpu_part before = begin(h, GPU_PART_ROWS);
         for (uint32_t k = 0; k < of->n_parts; k++) {
             of->parts[k].rate = rate * tune_block_share(h->t->block.items[i].spec.type);
             gumbel_start(cmd, &of->parts[k]);
         }
+        gpu_part_end(cmd, before);
     }
     return share_members(h, h->t->w->w, e);
 }
@@ -400,9 +415,11 @@ static bool epoch_run(struct half *h, uint32_t epoch, struct stage_report *r, fl
         uint32_t next = (uint32_t)min_u64(n, h->train - done - n);
         acts_fetch(h->t->inputs, h->order + done + n, next);
         acts_fetch(h->t->targets, h->order + done + n, next);
+        const enum gpu_part before = begin(h, GPU_PART_ROWS);
         for (uint32_t k = 0; k < h->t->block.n; k++)
             for (uint32_t part = 0; part < h->members[k].n_parts; part++)
                 gumbel_step(cmd, &h->members[k].parts[part], step);
+        gpu_part_end(cmd, before);
         if (!share_members(h, h->t->w->w, e))
             return false;
         done += n;
@@ -434,6 +451,7 @@ static bool attempt(struct half *h, const struct qlinear *q, float rate, struct 
         return false;
     for (uint32_t epoch = 0; epoch < h->t->o->block.epochs; epoch++) {
         double mean, hard, unweighted;
+        r->trained.ran++;
         if (!epoch_run(h, epoch, r, soft + (size_t)epoch * h->per_epoch, &mean, e))
             return false;
         if (!harden_all(h, e) || !judge(h, &h->hard, &hard, &unweighted, e))
@@ -470,7 +488,9 @@ static bool alloc_member(struct half *h, uint32_t i, struct err *e)
     uint64_t bytes = (uint64_t)item->rows * item->cols * 4;
     if (!qmatrix_create(&of->q, t->arena, item->rows, item->cols, item->spec, e))
         return false;
-    const struct comm_part own = h->shared ? share_rows(item->rows) : (struct comm_part){0, item->rows};
+    struct comm_part own = h->shared ? share_rows(item->rows) : (struct comm_part){0, item->rows};
+    if (h->parted && t->as_if_ranks > 1)
+        own.end = (uint32_t)(share_busiest(item->rows, SHARE_ROWS, t->as_if_ranks) * item->rows + 0.5);
     uint32_t most = gumbel_rows(t->m->gpu, &of->q);
     of->parts = calloc(div_up(item->rows, most), sizeof *of->parts);
     of->sum = h->shared ? malloc((own.end - own.first) * bytes / item->rows + 1) : NULL;
@@ -503,7 +523,8 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
     h->judges = t->holdout ? t->holdout : h->train;
     h->per_epoch = (uint32_t)div_up(h->train, tune_block_batch(t->o, h->train));
     h->n_chunks = (uint32_t)div_up(max_u64(tune_block_batch(t->o, h->train), h->judges), t->micro);
-    h->shared = t->shared && tune_block_batch(t->o, h->train) > t->micro;
+    h->parted = tune_block_parts(t);
+    h->shared = h->parted && comm_size() > 1 && !gpu_cmd_counts(t->m->cmd);
     h->members = calloc(t->block.n + 1u, sizeof *h->members);
     if (!h->members || !h->grads.w || !h->hard.w)
         return err_nomem(e, "half a block", t->block.n * sizeof *h->members);
@@ -581,8 +602,11 @@ static bool settle(struct half *h, struct qlinear *q, const struct stage_report 
         if (r->trained.best_epoch &&
             (!qmatrix_download(h->t->m->cmd, &of->q, &q[i], e) || (h->shared && !share_codes(&q[i], SHARE_ROWS, e))))
             return false;
+        const enum gpu_part before =
+            gpu_part_begin(h->t->m->cmd, r->trained.best_epoch ? GPU_PART_EXCHANGE : GPU_PART_OWN);
         if ((h->shared || !r->trained.best_epoch) && !qmatrix_upload(h->t->m->cmd, &of->q, &q[i], e))
             return false;
+        gpu_part_end(h->t->m->cmd, before);
         qmatrix_dequant(h->t->m->cmd, &of->q, h->t->w->w[i]);
     }
     return true;
@@ -621,6 +645,100 @@ static void half_free(struct half *h)
     free(h->hard.w);
     free(h->order);
     free(h->token_weight);
+}
+
+/* ---- what ranks exchange ---- */
+
+/* The schedule of an epoch (epoch_run, judge). */
+struct epoch_plan {
+    uint32_t train, judges, per_epoch, n_chunks;
+};
+
+static struct epoch_plan epoch_plan(const struct tune_block_task *t)
+{
+    const uint32_t train = t->samples - t->holdout, batch = tune_block_batch(t->o, train),
+                   judges = t->holdout ? t->holdout : train;
+    return (struct epoch_plan){.train = train,
+                               .judges = judges,
+                               .per_epoch = (uint32_t)div_up(train, batch),
+                               .n_chunks = (uint32_t)div_up(max_u64(batch, judges), t->micro)};
+}
+
+/* Windows of a step, with so many done before. */
+static uint32_t step_windows(const struct epoch_plan *p, uint32_t step, uint32_t done)
+{
+    return (p->train - done) / (p->per_epoch - step);
+}
+
+bool tune_block_parts(const struct tune_block_task *t)
+{
+    return t->shared && tune_block_batch(t->o, t->samples - t->holdout) > t->micro;
+}
+
+double tune_block_busiest(const struct tune_block_task *t, unsigned ranks, double *judged)
+{
+    const struct epoch_plan p = epoch_plan(t);
+    double train = 0;
+    for (uint32_t i = 0, done = 0, n; i < p.per_epoch; i++, done += n) {
+        n = step_windows(&p, i, done);
+        const double chunks = (double)div_up(n, t->micro);
+        train += tune_block_parts(t) ? n * (double)div_up((uint64_t)chunks, ranks) / chunks : n;
+    }
+    const double chunks = (double)div_up(p.judges, t->micro);
+    *judged = tune_block_parts(t) ? p.judges * (double)div_up((uint64_t)chunks, ranks) / chunks : p.judges;
+    return train;
+}
+
+uint64_t tune_block_room(const struct tune_block_task *t, unsigned ranks)
+{
+    uint64_t room = 0, sums = 0;
+    for (uint32_t i = 0; i < t->block.n && tune_block_parts(t) && ranks > 1; i++) {
+        const struct matrix *item = &t->block.items[i];
+        const double own = share_busiest(item->rows, SHARE_ROWS, ranks) * item->rows * item->cols * sizeof(float);
+        if (!takes(t, item))
+            continue;
+        room = max_u64(room, (uint64_t)item->rows * item->cols * sizeof(float) + (uint64_t)(own * ranks));
+        sums += (uint64_t)own;
+    }
+    return room + sums;
+}
+
+/* Each matrix in training: its gradients of `have` chunks at a time, or its weights, or its codes. */
+static void expect_members(struct comm_expected *x, const struct tune_block_task *t, enum comm_kind what, unsigned have,
+                           uint64_t times)
+{
+    for (uint32_t i = 0; i < t->block.n; i++) {
+        const struct matrix *item = &t->block.items[i];
+        if (!takes(t, item))
+            continue;
+        if (what == COMM_GRADIENTS)
+            share_sum_expect(x, COMM_GRADIENTS, item->rows, item->cols, have, times);
+        else if (what == COMM_WEIGHTS)
+            share_weights_expect(x, item->rows, item->cols, times);
+        else
+            share_codes_expect(x, item->rows, SHARE_ROWS, item->cols, &item->spec);
+    }
+}
+
+void tune_block_expect(struct comm_expected *x, const struct tune_block_task *t, const struct training_report *went)
+{
+    const struct epoch_plan p = epoch_plan(t);
+    const uint32_t epochs = went ? went->ran : t->o->block.epochs, attempts = 1 + (went ? went->retries : 0);
+    if (!trains(t) || !tune_block_parts(t) || x->ranks == 1)
+        return;
+    for (uint32_t i = 0, done = 0, n; i < p.per_epoch; i++, done += n) {
+        n = step_windows(&p, i, done);
+        const uint32_t chunks = (uint32_t)div_up(n, t->micro);
+        expect_members(x, t, COMM_GRADIENTS, x->ranks, (uint64_t)epochs * (chunks / x->ranks));
+        if (chunks % x->ranks)
+            expect_members(x, t, COMM_GRADIENTS, chunks % x->ranks, epochs);
+    }
+    /* The starts', each step's, and hard ones of each epoch; errors of steps, and of judging the start and each epoch. */
+    expect_members(x, t, COMM_WEIGHTS, 0, attempts + (uint64_t)epochs * (p.per_epoch + 1));
+    comm_expect_gather(x, COMM_LOSSES, x->ranks, 1, 2ull * p.n_chunks * sizeof(float),
+                       1 + (uint64_t)epochs * (p.per_epoch + 1));
+    if (!went || went->best_epoch)
+        expect_members(x, t, COMM_CODES, 0, 1);
 }
 
 bool tune_block_count(const struct tune_block_task *t, struct err *e)

@@ -9,6 +9,7 @@
 #ifndef QUANT_TUNE_BLOCK_H
 #define QUANT_TUNE_BLOCK_H
 
+#include "host/base/comm.h"
 #include "host/model/block_bwd.h"
 #include "host/model/acts.h"
 #include "host/quant/method/gumbel.h"
@@ -25,7 +26,9 @@ struct tune_block_task {
     struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
     uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all train and judge */
     uint32_t micro;                /* windows on the device at a time: a chunk of a step */
-    bool shared; /* ranks (comm.h) make chunks of a step, and train some rows each; all come with the same task */
+    bool
+        shared; /* ranks (comm.h), where there are several, make chunks of a step, and train some rows each; all come with this task */
+    unsigned as_if_ranks; /* tune_block_count: for one of so many that share it */
     struct gpu_arena *arena;
     struct gpu_arena *kept; /* of host memory, for the best epoch's codes and scales; NULL: one of the call's own */
     const struct tune_hooks *hooks;
@@ -43,5 +46,14 @@ bool tune_block(const struct tune_block_task *t, struct qlinear *q, struct stage
 /* Allocates what tune_block allocates in an arena that counts, and frees it: for the plan. The task's inputs, targets
  * and hooks are not needed. */
 bool tune_block_count(const struct tune_block_task *t, struct err *e);
+/* Bytes of host memory that each of so many ranks takes for what it exchanges. */
+uint64_t tune_block_room(const struct tune_block_task *t, unsigned ranks);
+/* What ranks exchange for a shared task. went NULL: where the result is better than the start and nothing diverges; else as it went, by its
+ * report. */
+void tune_block_expect(struct comm_expected *x, const struct tune_block_task *t, const struct training_report *went);
+/* Whether a shared task's steps have chunks to share at all; and of its windows, those that the busiest of so many ranks goes through in
+ * an epoch: to train, and to judge. */
+bool tune_block_parts(const struct tune_block_task *t);
+double tune_block_busiest(const struct tune_block_task *t, unsigned ranks, double *judged);
 
 #endif

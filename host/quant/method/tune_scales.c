@@ -8,6 +8,10 @@
 #include "host/base/os.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/method/learned_scales.h"
+#include "host/quant/method/share.h"
+
+/* Windows that judge at a time, at most. */
+enum { JUDGED_TOGETHER = 64 };
 
 struct pass {
     const struct scales_task *t;
@@ -70,6 +74,7 @@ static bool learn(void *ctx, uint32_t layer, struct err *e)
 static bool batch_run(struct pass *p, const uint32_t *list, uint32_t n, uint32_t at, struct err *e)
 {
     struct end_to_end_loss to = {p->sums, at, 1.0f / ((float)n * (float)p->t->m->ctx)};
+    p->scales.parted = p->t->shared && end_to_end_parts(p->t->m, p->t->micro, n);
     return end_to_end_step(&p->model, list, n, &to, e);
 }
 
@@ -79,12 +84,12 @@ static bool judge(struct pass *p, double *loss, struct err *e)
     struct gpu_view at = gpu_slice(p->sums, p->per_epoch * 4ull, 4);
     struct end_to_end_loss to = {p->sums, p->per_epoch, 1.0f / ((float)p->judges * (float)p->t->m->ctx)};
     float sum;
-    uint32_t list[64], slots = end_to_end_windows(p->t->m, p->batch);
+    uint32_t list[JUDGED_TOGETHER], slots = end_to_end_windows(p->t->m, p->batch);
     bool ok = true;
     gpu_fill(p->t->m->cmd, at, 0);
     p->rounded = true;
     for (uint32_t i = 0, n; ok && i < p->judges; i += n) {
-        n = (uint32_t)min_u64(min_u64(slots, p->judges - i), 64);
+        n = (uint32_t)min_u64(min_u64(slots, p->judges - i), JUDGED_TOGETHER);
         for (uint32_t k = 0; k < n; k++)
             list[k] = p->judge0 + i + k;
         ok = end_to_end_forward(&p->model, list, n, &to, e);
@@ -153,6 +158,7 @@ static bool one_epoch(struct pass *p, bool *diverged, struct err *e)
     struct stage_report *r = &p->state.report;
     uint32_t epoch = p->state.epochs;
     double mean, hard;
+    r->trained.ran++;
     if (!epoch_run(p, epoch, &mean, e) || !judge(p, &hard, e))
         return false;
     if (r->n_hard < CURVE_EPOCHS)
@@ -254,6 +260,46 @@ bool tune_scales_count(const struct scales_task *t, struct err *e)
     gpu_arena_reset(t->scratch, 0);
     learned_scales_free(&p.scales);
     return ok;
+}
+
+/* ---- what ranks exchange ---- */
+
+static void expect_judging(struct comm_expected *x, const struct scales_task *t, uint64_t times)
+{
+    const uint32_t train = t->samples - t->holdout, judges = t->holdout ? t->holdout : train,
+                   slots = end_to_end_windows(t->m, tune_scales_batch(t->o, train));
+    for (uint32_t i = 0, n; i < judges; i += n) {
+        n = (uint32_t)min_u64(min_u64(slots, judges - i), JUDGED_TOGETHER);
+        end_to_end_expect(x, t->m, t->micro, n, times);
+    }
+}
+
+/* Of a step: gradients of all linears to those that have their rows, and of their scales to all. */
+static void expect_step(struct comm_expected *x, const struct scales_task *t, uint32_t n, uint64_t times)
+{
+    unsigned last;
+    const uint32_t rounds = end_to_end_rounds(t->micro, n, x->ranks, &last);
+    end_to_end_expect(x, t->m, t->micro, n, times);
+    for (size_t i = 0; end_to_end_parts(t->m, t->micro, n) && i < t->n_items; i++) {
+        const struct matrix *item = &t->items[i];
+        if (!item->coded)
+            continue;
+        share_sum_expect(x, COMM_GRADIENTS, item->rows, item->cols, x->ranks, times * (rounds - 1));
+        share_sum_expect(x, COMM_GRADIENTS, item->rows, item->cols, last, times);
+        comm_expect_gather(x, COMM_GRADIENTS, item->rows, SHARE_ROWS,
+                           quant_row_scales(&item->spec, item->cols) * sizeof(float), times);
+    }
+}
+
+void tune_scales_expect(struct comm_expected *x, const struct scales_task *t, const struct training_report *went)
+{
+    const uint32_t train = t->samples - t->holdout, steps = tune_scales_steps(t->o, train),
+                   epochs = went ? went->ran : t->o->scales.epochs;
+    for (uint32_t i = 0, done = 0, n; x->ranks > 1 && i < steps; i++, done += n) {
+        n = (train - done) / (steps - i);
+        expect_step(x, t, n, epochs);
+    }
+    expect_judging(x, t, 1 + (uint64_t)epochs);
 }
 
 /* ---- the whole ---- */

@@ -12,6 +12,7 @@
 #ifndef QUANT_TUNE_SCALES_H
 #define QUANT_TUNE_SCALES_H
 
+#include "host/base/comm.h"
 #include "host/quant/method/scales_task.h"
 
 /* Windows of a step that learns from `train` in all; steps of an epoch. */
@@ -28,5 +29,8 @@ bool tune_scales(const struct scales_task *t, struct stage_report *r, struct err
  * For tests. */
 bool tune_scales_gradient(const struct scales_task *t, const uint32_t *list, uint32_t n, double *loss,
                           float *const *grads, struct err *e);
+
+/* What ranks exchange for a shared pass; went: as of tune_block_expect. */
+void tune_scales_expect(struct comm_expected *x, const struct scales_task *t, const struct training_report *went);
 
 #endif

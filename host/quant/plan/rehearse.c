@@ -224,6 +224,8 @@ static bool train(struct stand_in *s, enum block_half half, struct block_items b
                                 .samples = s->plan->samples,
                                 .holdout = s->plan->holdout,
                                 .micro = s->plan->micro_windows,
+                                .shared = s->plan->as_if_ranks > 1,
+                                .as_if_ranks = s->plan->as_if_ranks,
                                 .arena = s->scratch};
     bool ok = tune_block_count(&t, e);
     saw(s, "half a block in training");

@@ -176,7 +176,7 @@ static bool check_weights(struct job *j, struct err *e)
 /* What follows from a rank's free memory or its device's speed is the leader's on all: sums have one order then. */
 static bool take_up_leader(struct job *j, struct err *e)
 {
-    char memory[256], kernels[512], own[512];
+    char memory[JOB_MEMORY_TEXT], kernels[JOB_KERNELS_TEXT], own[JOB_KERNELS_TEXT];
     if (comm_size() == 1)
         return true;
     identity_memory(&j->plan, memory, sizeof memory);
@@ -243,12 +243,26 @@ static void take_up_kernels(struct job *j)
         log_debug("%s", j->variants.msg);
 }
 
+static uint32_t count_kept(const struct job *j)
+{
+    struct scales_state scales = {0};
+    uint32_t n = 0;
+    if (!j->store)
+        return 0;
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
+        n += store_whole_parts(j->store, layer);
+    if (plan_scales(j->o) && store_read_scales(j->store, &j->plan, &scales))
+        n += scales.epochs;
+    return n;
+}
+
 static bool open_store(struct job *j, struct err *e)
 {
     if (!store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
         return j->variants.msg[0] && e->kind == ERR_USER && err_context(e, "%s", j->variants.msg);
     stop_point("manifest", NULL);
     j->blocks_whole = store_check(j->store, &j->plan);
+    j->found = count_kept(j) > 0;
     return true;
 }
 
@@ -375,19 +389,6 @@ static bool run_all(struct job *j, struct err *e)
     return true;
 }
 
-static uint32_t count_kept(const struct job *j)
-{
-    struct scales_state scales = {0};
-    uint32_t n = 0;
-    if (!j->store)
-        return 0;
-    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
-        n += store_whole_parts(j->store, layer);
-    if (plan_scales(j->o) && store_read_scales(j->store, &j->plan, &scales))
-        n += scales.epochs;
-    return n;
-}
-
 static void summarize(struct job *j)
 {
     struct quantize_result *out = j->out;
@@ -433,7 +434,8 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
 {
     static const struct job_callbacks no_callbacks;
     struct quantize_options o = *options;
-    struct job j = {.cmd = cmd, .o = &o, .cb = cb ? cb : &no_callbacks, .out = out, .begin = os_now_ns()};
+    struct job j = {
+        .ranks = comm_size(), .cmd = cmd, .o = &o, .cb = cb ? cb : &no_callbacks, .out = out, .begin = os_now_ns()};
     *out = (struct quantize_result){0};
     if (!cmd && !o.dry_run)
         return err_set(e, ERR_BUG, "a run without a device");
@@ -458,10 +460,11 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
              plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
     const uint32_t windows = o.samples < options->samples ? o.samples : UINT32_MAX;
-    ok = ok && measure(&j, e) && (o.dry_run || choose_types(&j, &o, windows, e));
+    ok = ok && measure(&j, e) && job_link(&j, e) && (o.dry_run || choose_types(&j, &o, windows, e));
     if (ok) {
         job_choose_tell(&j);
         job_predict(&j, windows);
+        job_plan_ranks(&j);
         struct err disk = {0};
         const bool fits = plan_fits_disk(&j.plan, &o, &disk);
         if (j.cb->planned)
@@ -475,7 +478,10 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         ok = fits &&
              ((out->linears && out->stages) ||
               err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages));
-        ok = ok && (o.dry_run || run_all(&j, e));
+        if (ok && !o.dry_run) {
+            job_work_begin(&j);
+            ok = run_all(&j, e) && (out->finished || job_work_gather(&j, e));
+        }
         /* A block that is finished is kept, and a stop does not hide that it could not be. */
         struct err why = {0};
         if (!ok && !job_stored(&j, true, &why) && e->kind == ERR_STOPPED)
@@ -484,8 +490,10 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         if (!ok && e->kind == ERR_STOPPED)
             err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j.work_dir);
     }
-    if (cmd)
+    if (cmd) {
         gpu_cmd_finish(cmd, NULL);
+        job_work_end(&j);
+    }
     progress_watch_end(&j.watch);
     acts_destroy(&j.targets);
     acts_destroy(&j.acts);
@@ -518,6 +526,8 @@ void quantize_result_free(struct quantize_result *r)
 {
     free(r->linears);
     free(r->stages);
+    free(r->ranks);
+    r->ranks = NULL;
     r->linears = NULL;
     r->stages = NULL;
     r->n_linears = r->n_stages = 0;

@@ -3,8 +3,19 @@
 #define QUANT_JOB_H
 
 #include "host/quant/plan.h"
+#include "host/base/comm.h"
+#include "host/gpu/gpu_traffic.h"
 #include "host/gpu/progress.h"
 #include "host/quant/record.h"
+
+/* What a rank did of a run, from the check of the weights on. */
+struct rank_work {
+    struct gpu_traffic parts[GPU_PARTS]; /* on its device */
+    struct comm_bytes bytes;             /* to and from other ranks */
+    struct comm_bytes
+        expected; /* these as the plan has them, of the training that there was; of a run that found nothing done */
+    bool whole;   /* this was one */
+};
 
 struct quantize_result {
     struct linear_report *linears;
@@ -20,7 +31,9 @@ struct quantize_result {
     double device_busy;       /* seconds that the device was at work; 0 where it has no clock */
     double reach;             /* of the Hessian objective */
     double predicted_seconds; /* what the plan said; 0 where nothing was measured */
-    uint32_t kept;            /* finished parts of blocks and epochs of the pass over scales: what a rerun takes up */
+    struct rank_work *ranks;  /* [n_ranks], of rank 0; none where nothing was done */
+    uint32_t n_ranks;
+    uint32_t kept; /* finished parts of blocks and epochs of the pass over scales: what a rerun takes up */
 };
 
 struct job_callbacks {

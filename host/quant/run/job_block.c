@@ -160,16 +160,18 @@ static bool run_pass(struct job *j, enum block_half half, struct acts *acts, con
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct batch b;
-    job_begin(j, WORK_FORWARD, job_half_work(j, j->layer, half));
+    job_begin(j, WORK_FORWARD, job_shared_half_work(j, j->layer, half));
     progress_meter(&j->watch, half_products(j, half, true));
     struct walk k = job_walk(j, acts, j->plan.samples);
     k.keep = k.share = true;
+    const enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_UNITS);
     if (batch_create(&b, j->scratch, j->m, k.batch, false, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
             block_half_fwd(j->m, half, w, &b.s, k.x, k.x, k.n);
     }
     bool ok = walk_end(&k, e);
+    gpu_part_end(j->cmd, before);
     job_end(j);
     gpu_arena_reset(j->scratch, mark);
     return ok;
@@ -187,8 +189,7 @@ static bool gather_pass(struct job *j, enum block_half half, const struct block_
                    sums_products(j, sums, turn) + (turn == TURN_FIRST ? 0 : half_products(j, half, turn == TURN_LAST)));
     struct walk k = job_walk(j, j->acts, j->plan.samples);
     for (int in = 0; in < INPUT_COUNT; in++)
-        sums->h[in].shared =
-            has_turn((enum input)in, turn) && sums->h[in].n && sums->h[in].pieces <= 1 && comm_size() > 1;
+        sums->h[in].shared = has_turn((enum input)in, turn) && sums->h[in].n && sums->h[in].pieces <= 1;
     if (batch_create(&b, j->scratch, j->m, k.batch, turn != TURN_ALL, e)) {
         k.staging = b.hidden;
         while (ok && walk_next(&k, e))
@@ -292,7 +293,7 @@ bool job_quantize_linear(struct job *j, const struct quantize_options *o, const 
                             .scratch = j->scratch,
                             .tune_bytes = j->plan.tune_bytes,
                             .hooks = &hooks,
-                            .shared = shared && comm_size() > 1};
+                            .shared = shared};
     struct linear_report *report = &r->report[item->place];
     gpu_mark mark = gpu_arena_mark(j->scratch);
     bool ok = job_load_outputs(j, item, &t.outputs, e) && quantize_linear(&t, &r->q[item->place], report, e);
@@ -384,28 +385,21 @@ static bool half_linears(struct job *j, enum block_half half, struct block_items
     return ok;
 }
 
-static bool half_train(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
-                       struct block_result *r, uint64_t *clock, struct err *e)
+static bool half_train(struct job *j, enum block_half half, struct block_weights *w, struct block_result *r,
+                       uint64_t *clock, struct err *e)
 {
     struct tune_hooks hooks = {job_on_tune_step, j};
     struct stage_report *report = &r->stages[half];
     const char *name = stage_name((enum tune_stage)half);
     if (!begin_piece(j, "train", name, WORK_TRAIN, job_tune_work(j, j->layer, half), e))
         return false;
-    struct tune_block_task t = {.m = j->m,
-                                .o = j->o,
-                                .half = half,
-                                .block = plan_common(b),
-                                .w = w,
-                                .inputs = j->acts,
-                                .targets = j->targets,
-                                .samples = j->plan.samples,
-                                .holdout = j->plan.holdout,
-                                .micro = j->plan.micro_windows,
-                                .shared = comm_size() > 1,
-                                .arena = j->scratch,
-                                .kept = j->kept,
-                                .hooks = &hooks};
+    struct tune_block_task t = job_tune_task(j, j->layer, half);
+    t.w = w;
+    t.inputs = j->acts;
+    t.targets = j->targets;
+    t.arena = j->scratch;
+    t.kept = j->kept;
+    t.hooks = &hooks;
     if (!tune_block(&t, r->q, report, e))
         return e->kind != ERR_STOPPED && err_context(e, "%s", name);
     job_tell_retries(j, name, report);
@@ -477,7 +471,7 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
         if (stored && chained && j->targets && !half_teacher(j, half, w, e))
             return false;
         if (stored ? !half_stored(j, half, b, w, e)
-                   : !half_linears(j, half, b, w, r, &clock, e) || (trains && !half_train(j, half, b, w, r, &clock, e)))
+                   : !half_linears(j, half, b, w, r, &clock, e) || (trains && !half_train(j, half, w, r, &clock, e)))
             return false;
         job_detail(j, "outputs");
         if (!run_pass(j, half, j->acts, w, e))
@@ -524,8 +518,10 @@ static bool make_alone(struct job *j, const struct matrix *item, struct block_re
     const bool weighed = quantize_diagonal(j->o) && plan_has_importance(item);
     struct gpu_view w;
     struct hessian h;
+    const enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_UNITS);
     bool ok = load_linear(j, item, &w, e) && (!weighed || diagonal_hessian(j, item, &h, e)) &&
               job_quantize_linear(j, j->o, item, w, weighed ? &h : NULL, NULL, false, r, e);
+    gpu_part_end(j->cmd, before);
     ok = gpu_cmd_finish(j->cmd, ok ? e : NULL) && ok;
     gpu_arena_reset(j->block, 0);
     gpu_arena_reset(j->hess, 0);

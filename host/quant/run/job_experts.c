@@ -329,10 +329,12 @@ static bool is_idle(const struct job *j, uint32_t expert, struct block_items b, 
 static bool given_expert(struct job *j, uint32_t expert, struct block_items b, const struct block_result *r,
                          struct err *e)
 {
+    const enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_EXCHANGE);
     bool ok = j->refined ? experts_load_biases(&j->experts, j->refined, expert, e) : load_expert(j, b, expert, e);
     for (uint32_t i = 0; ok && i < b.n; i++)
         ok = b.items[i].coded ? job_dequant(j, &b.items[i], &r->q[b.items[i].place], j->experts.w[i], e)
                               : job_kept_matrix(j, &b.items[i], j->experts.w[i], e);
+    gpu_part_end(j->cmd, before);
     return ok;
 }
 
@@ -366,8 +368,10 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
             ok = job_end_part(j, layer, r, e);
         if (ok && i % ranks == 0 && r && mine < experts) {
             const struct block_items own = expert_items(j, layer, mine);
+            const enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_UNITS);
             if (!store_has_part(j->store, layer, store_part_of(own.items)) && !is_idle(j, mine, own, false))
                 ok = load_expert(j, own, mine, e) && make_expert(j, any_hessian(j, own) ? &h : NULL, mine, own, r, e);
+            gpu_part_end(j->cmd, before);
         }
         const bool stored = !r || store_has_part(j->store, layer, part);
         if (!ok || is_idle(j, i, b, stored))

@@ -11,10 +11,14 @@
 #include "host/quant/run/job.h"
 #include "host/quant/method/drift.h"
 #include "host/quant/method/hessian.h"
+#include "host/quant/method/tune_block.h"
 #include "host/quant/method/tune_expert.h"
 #include "host/quant/plan/allot.h"
 #include "host/quant/plan/predict.h"
 #include "host/quant/store/store.h"
+
+/* What ranks take over from rank 0 before the first block: two texts of so many bytes. */
+enum { JOB_MEMORY_TEXT = 256, JOB_KERNELS_TEXT = 512 };
 
 /* What a block became. */
 struct block_result {
@@ -70,6 +74,8 @@ struct job {
     struct gpu_arena *rows;                   /* what they take, as long as the run walks over blocks */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one half; one linear or one batch */
     struct quantize_result *out;
+    bool found;                                      /* an earlier run had finished some of it */
+    struct rank_work work;                           /* this rank's; its bytes are what comm_counted said before */
     char out_dir[4096], work_dir[4096], calib[4096]; /* calib: of the text that comes with gsq, if it is one of these */
     const char *texts[TEXTS_MOST];
     size_t n_texts;
@@ -80,6 +86,8 @@ struct job {
     /* progress */
     uint64_t begin;
     struct run_speed speed;
+    unsigned ranks; /* that predictions are for */
+    double link;    /* bytes a second between those that were started, measured; 0: one */
     struct eta eta; /* of the kinds of enum work */
     struct progress_watch watch;
     double export_work; /* predicted seconds of the export */
@@ -120,8 +128,16 @@ void job_predict(struct job *j, uint32_t windows);
 void job_expect(struct job *j, bool replay);
 /* Logs predicted against measured times (debug). */
 void job_judge_prediction(const struct job *j);
+/* Whether a text goes through the model's blocks: not by RTN, nor on an importance matrix alone. */
+bool job_reads_windows(const struct job *j);
 /* Seconds, as predicted. Of one forward pass of all windows through half a block. */
 double job_half_work(const struct job *j, uint32_t layer, enum block_half half);
+/* The same where ranks share the windows. */
+double job_shared_half_work(const struct job *j, uint32_t layer, enum block_half half);
+/* All that the work comes to, as predict does it. */
+double job_whole_work(const struct job *j);
+/* The task of training half a block, but for what is on the device. */
+struct tune_block_task job_tune_task(const struct job *j, uint32_t layer, enum block_half half);
 /* Of the same with Hessians. */
 double job_hessian_work(const struct job *j, uint32_t layer, enum block_half half);
 /* Loading a linear's weights to the device; its start; learning alone in so many steps. 0 where it is kept. */
@@ -209,6 +225,20 @@ bool job_give(struct job *j, const struct matrix *item, unsigned rank, struct bl
 /* w becomes what codes and scales give. */
 bool job_dequant(struct job *j, const struct matrix *item, const struct qlinear *q, struct gpu_view w, struct err *e);
 
+/* What ranks exchange for it. */
+void job_give_expect(struct comm_expected *x, const struct matrix *item, unsigned rank);
+/* ---- job_ranks.c ---- */
+/* How fast data goes between the ranks that were started: j->link. */
+bool job_link(struct job *j, struct err *e);
+/* What this rank has sent and got of a run that is over, as the plan has it, with the training that there was. */
+struct comm_bytes job_exchanged(const struct job *j);
+/* The plan for so many ranks as there are or are asked for; nothing where that is one. After job_predict. */
+void job_plan_ranks(struct job *j);
+/* From here on this rank's work is counted, until job_work_end; job_work_gather: rank 0 has that of all in its result. */
+void job_work_begin(struct job *j);
+bool job_work_gather(struct job *j, struct err *e);
+void job_work_end(struct job *j);
+
 /* ---- job_store.c ---- */
 /* r->part is finished, and the next one begins: it is being written, and leaves r, or is reported where an earlier run has
  * stored it. The part before is there first. */
@@ -239,6 +269,8 @@ void job_choose_end(struct job *j);
 /* ---- job_output.c ---- */
 /* The Hessians of outputs, where they are wanted and the work folder has not what unfinished blocks need. */
 bool job_outputs(struct job *j, struct err *e);
+/* Whether one is wanted of a linear's outputs; there may be none all the same, where its gradients say nothing. */
+bool job_has_outputs(const struct job *j, const struct matrix *item);
 /* A linear's, on the device; empty: it has none. */
 bool job_load_outputs(struct job *j, const struct matrix *item, struct gpu_view *tiles, struct err *e);
 

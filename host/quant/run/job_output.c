@@ -1,7 +1,6 @@
 /* The pass that finds Hessians of outputs as a part of a run. */
 #include <stdio.h>
 
-#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
@@ -53,15 +52,20 @@ bool job_outputs(struct job *j, struct err *e)
                             .scratch = j->scratch,
                             .room = acts_in(p->output_acts, j->work_dir),
                             .store = {j, wants, save},
-                            .shared = comm_size() > 1,
+                            .shared = true,
                             .hooks = &hooks};
     job_begin(j, WORK_OUTPUT, job_output_work(j));
     return job_end_way_back(j, output_hessians(&t, e), "the pass for Hessians of outputs", &clock, e);
 }
 
+bool job_has_outputs(const struct job *j, const struct matrix *item)
+{
+    return j->plan.output_windows && output_hessian_bytes(j->o, item);
+}
+
 bool job_load_outputs(struct job *j, const struct matrix *item, struct gpu_view *tiles, struct err *e)
 {
-    const uint64_t bytes = j->plan.output_windows ? output_hessian_bytes(j->o, item) : 0;
+    const uint64_t bytes = job_has_outputs(j, item) ? output_hessian_bytes(j->o, item) : 0;
     const float *from;
     *tiles = (struct gpu_view){0};
     if (!bytes)

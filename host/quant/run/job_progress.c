@@ -5,9 +5,13 @@
 #include "host/base/num.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
+#include "host/model/end_to_end.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/method/output_hessian.h"
+#include "host/quant/method/quant_linear.h"
+#include "host/quant/method/share.h"
 #include "host/quant/method/tune_block.h"
+#include "host/quant/method/tune_scales.h"
 #include "host/quant/plan/planner.h"
 
 /* Where nothing was measured, and for what the host does: any machine, in seconds. */
@@ -20,6 +24,11 @@
 #define BLOCK_SECONDS     0.02 /* what a block takes beside all that */
 
 /* ---- pieces of a run ---- */
+
+bool job_reads_windows(const struct job *j)
+{
+    return j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
+}
 
 static double gemm_seconds(const struct job *j, double multiply_adds)
 {
@@ -52,6 +61,23 @@ double job_half_work(const struct job *j, uint32_t layer, enum block_half half)
     return j->plan.samples * half_forward(j, layer, half);
 }
 
+/* Of the windows of a shared walk, those of the busiest rank. */
+static double windows_share(const struct job *j)
+{
+    uint32_t most = 0;
+    for (unsigned r = 0; r < j->ranks; r++) {
+        const struct comm_part part =
+            comm_part_of(j->plan.samples, (uint32_t)max_u64(1, j->plan.batch_windows), r, j->ranks);
+        most = part.end - part.first > most ? part.end - part.first : most;
+    }
+    return (double)most / j->plan.samples;
+}
+
+double job_shared_half_work(const struct job *j, uint32_t layer, enum block_half half)
+{
+    return windows_share(j) * job_half_work(j, layer, half);
+}
+
 static double hessian_seconds(const struct job *j, double multiply_adds)
 {
     return j->speed.hessian > 0 ? multiply_adds * j->speed.hessian : gemm_seconds(j, multiply_adds);
@@ -61,9 +87,10 @@ double job_hessian_work(const struct job *j, uint32_t layer, enum block_half hal
 {
     double ops = 0;
     for (int in = 0; in < INPUT_COUNT; in++) {
-        uint32_t cols = block_input_cols(model_block(j->m, layer), half, (enum input)in);
-        ops += hessian_products(cols) * block_input_pieces(model_block(j->m, layer), half, (enum input)in) *
-               j->plan.samples * j->plan.ctx;
+        const uint32_t cols = block_input_cols(model_block(j->m, layer), half, (enum input)in),
+                       pieces = block_input_pieces(model_block(j->m, layer), half, (enum input)in);
+        ops += (pieces > 1 ? pieces * hessian_products(cols) : hessian_busiest(cols, j->ranks)) * j->plan.samples *
+               j->plan.ctx;
     }
     if (plan_corrects(&j->plan, j->o, half, plan_block(&j->plan, layer)))
         ops += drift_products(model_block(j->m, layer), half, j->m->cfg->hidden_size) * j->plan.samples * j->plan.ctx;
@@ -75,16 +102,26 @@ double job_load_work(const struct job *j, const struct matrix *i)
     return (double)i->rows * i->cols * (j->speed.model.load > 0 ? j->speed.model.load : SECONDS_PER_CHECK);
 }
 
+/* Of a linear's rows, those of the busiest rank; 1 where one rank makes all of it. */
+static double rows_share(const struct job *j, const struct matrix *i)
+{
+    const uint32_t pieces = i->pieces > 1 ? i->pieces : 1;
+    return block_part_is_expert(i->part) || !job_reads_windows(j)
+               ? 1
+               : share_busiest(i->rows / pieces, quantize_linear_unit(job_has_outputs(j, i)), j->ranks);
+}
+
 double job_round_work(const struct job *j, const struct matrix *i)
 {
     const struct speed_linear *l = speed_linear(&j->speed, i);
     double n = (double)i->rows * i->cols, k = i->cols;
-    bool hessian = plan_needs_hessian(j->o, i);
+    const bool hessian = plan_needs_hessian(j->o, i);
+    const double factor = hessian ? gemm_seconds(j, k * k * k / 2) : 0; /* which each rank makes */
     if (!i->coded)
         return 0;
-    if (l)
-        return hessian ? l->gptq : l->rtn;
-    return n * SECONDS_PER_STEP + (hessian ? gemm_seconds(j, n * k * 5 + k * k * k / 2) : 0);
+    const double all =
+        l ? hessian ? l->gptq : l->rtn : n * SECONDS_PER_STEP + factor + (hessian ? gemm_seconds(j, n * k * 5) : 0);
+    return rows_share(j, i) * fmax(0, all - factor) + fmin(all, factor);
 }
 
 double job_learn_work(const struct job *j, const struct matrix *i, uint32_t steps)
@@ -96,7 +133,7 @@ double job_learn_work(const struct job *j, const struct matrix *i, uint32_t step
     double step = l ? l->step : n * SECONDS_PER_STEP + gemm_seconds(j, n * i->cols);
     if (j->plan.output_windows)
         step += gemm_seconds(j, n * output_hessian_cols(i->rows));
-    return steps * step;
+    return steps * step * rows_share(j, i);
 }
 
 double job_store_work(struct block_items b)
@@ -107,30 +144,40 @@ double job_store_work(struct block_items b)
     return BLOCK_SECONDS + n * SECONDS_PER_STORE;
 }
 
+struct tune_block_task job_tune_task(const struct job *j, uint32_t layer, enum block_half half)
+{
+    return (struct tune_block_task){.m = j->m,
+                                    .o = j->o,
+                                    .half = half,
+                                    .block = plan_common(plan_block(&j->plan, layer)),
+                                    .samples = j->plan.samples,
+                                    .holdout = j->plan.holdout,
+                                    .micro = (uint32_t)max_u64(1, j->plan.micro_windows),
+                                    .shared = true};
+}
+
 double job_tune_work(const struct job *j, uint32_t layer, enum block_half half)
 {
     const struct block_options *o = &j->o->block;
+    const struct tune_block_task t = job_tune_task(j, layer, half);
     const struct block_items b = plan_block(&j->plan, layer);
-    uint32_t train = j->plan.samples - j->plan.holdout;
+    double judged, train = tune_block_busiest(&t, j->ranks, &judged);
     double steps = 0, forward = half_forward(j, layer, half);
     double backward = half_backward(j, layer, half);
     for (uint32_t i = 0; i < b.n; i++) {
         const struct matrix *item = &b.items[i];
         const struct speed_linear *l = speed_linear(&j->speed, item);
         if (item->part->half == half && plan_joint(j->o, item))
-            steps += l ? l->joint : (double)item->rows * item->cols * SECONDS_PER_STEP;
+            steps += (l ? l->joint : (double)item->rows * item->cols * SECONDS_PER_STEP) *
+                     (tune_block_parts(&t) ? share_busiest(item->rows, SHARE_ROWS, j->ranks) : 1);
     }
     if (steps == 0)
         return 0;
-    return o->epochs * (train * (forward + backward) + j->plan.holdout * forward) + j->plan.block_steps * steps;
+    return o->epochs * (train * (forward + backward) + (j->plan.holdout ? judged : 0) * forward) +
+           j->plan.block_steps * steps;
 }
 
 /* ---- experts ---- */
-
-static bool goes_through_windows(const struct job *j)
-{
-    return j->o->method != METHOD_RTN && !quantize_diagonal(j->o);
-}
 
 static bool is_down(const struct matrix *i)
 {
@@ -181,7 +228,7 @@ double job_layer_hessian_work(const struct job *j, uint32_t layer)
 
 double job_expert_hessian_work(const struct job *j, const struct matrix *down)
 {
-    if (!is_down(down) || !goes_through_windows(j) || !plan_needs_hessian(j->o, down))
+    if (!is_down(down) || !job_reads_windows(j) || !plan_needs_hessian(j->o, down))
         return 0;
     const struct model_config *c = j->m->cfg;
     double own = expert_tokens(j), most = experts_sample_tokens(j->m), ctx = j->plan.ctx;
@@ -220,12 +267,21 @@ static double blocks_forward(const struct job *j)
     return sum;
 }
 
+/* Of a batch of n windows there and back, the pieces of the busiest rank. */
+static double pieces_share(const struct job *j, uint32_t micro, uint32_t n)
+{
+    unsigned last;
+    micro = micro ? micro : 1;
+    return end_to_end_parts(j->m, micro, n) ? end_to_end_rounds(micro, n, j->ranks, &last) / (double)div_up(n, micro)
+                                            : 1;
+}
+
 double job_judge_work(const struct job *j)
 {
     const struct model_config *c = j->m->cfg;
     uint32_t judges = j->plan.holdout ? j->plan.holdout : j->plan.samples;
     double product = gemm_seconds(j, (double)c->vocab_size * c->hidden_size * j->plan.ctx);
-    return judges * (blocks_forward(j) + 2 * product);
+    return judges * (blocks_forward(j) + 2 * product) * pieces_share(j, j->plan.scale_micro, judges);
 }
 
 /* There and back again, of one window. */
@@ -266,7 +322,8 @@ double job_output_work(const struct job *j)
         return 0;
     for (size_t i = 0; i < j->plan.n_items; i++)
         sums += (double)output_hessian_bytes(j->o, &j->plan.items[i]) / sizeof(float);
-    return j->plan.output_windows * (model_both_ways(j) + gemm_seconds(j, sums * j->plan.ctx));
+    return j->plan.output_windows * (model_both_ways(j) + gemm_seconds(j, sums * j->plan.ctx)) *
+           pieces_share(j, j->plan.output_micro, j->plan.output_windows);
 }
 
 double job_measure_work(const struct job *j)
@@ -292,7 +349,8 @@ double job_scales_work(const struct job *j)
     if (!plan_scales(j->o))
         return 0;
     uint32_t train = j->plan.samples - j->plan.holdout;
-    return j->o->scales.epochs * (train * model_both_ways(j) + job_judge_work(j)) + job_judge_work(j);
+    const double share = pieces_share(j, j->plan.scale_micro, tune_scales_batch(j->o, train));
+    return j->o->scales.epochs * (train * share * model_both_ways(j) + job_judge_work(j)) + job_judge_work(j);
 }
 
 /* ---- the whole run ---- */
@@ -304,16 +362,44 @@ static uint32_t lone_steps(const struct job *j, const struct matrix *i)
     return lone ? quantize_lone_steps(j->o) : j->o->gumbel.steps;
 }
 
+/* Of linears of which each is made by one rank, what the busiest makes: of experts as many in a row as there are ranks, or of all linears
+ * where each learns without a text; 1 where every rank makes all. */
+static double made_share(const struct job *j, struct block_items b)
+{
+    double all = 0, most = 0;
+    if (block_part_is_expert(b.items[0].part) && job_reads_windows(j))
+        return (double)div_up(j->m->cfg->experts.n, j->ranks) / j->m->cfg->experts.n;
+    if (job_reads_windows(j))
+        return 1;
+    for (uint32_t i = 0; i < b.n; i += j->ranks) {
+        double round = 0;
+        for (uint32_t k = i; k < b.n && k < i + j->ranks; k++) {
+            const double n = (double)b.items[k].rows * b.items[k].cols;
+            round = fmax(round, n);
+            all += n;
+        }
+        most += round;
+    }
+    return most / all;
+}
+
+/* What others have made is loaded once more, for the way through it. */
+static double load_share(const struct job *j, double share)
+{
+    return share < 1 && job_reads_windows(j) ? share + 1 : share;
+}
+
 /* A part of a block, by kinds of work. */
 static void part_work(const struct job *j, struct block_items b, bool windows, double by_kind[ETA_KINDS])
 {
+    const double share = made_share(j, b);
     for (uint32_t i = 0; i < b.n; i++) {
         if (windows || b.items[i].coded)
-            by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
-        by_kind[WORK_ROUND] += job_round_work(j, &b.items[i]);
-        by_kind[WORK_LEARN] += job_learn_work(j, &b.items[i], lone_steps(j, &b.items[i]));
-        by_kind[WORK_HESSIAN] += job_expert_hessian_work(j, &b.items[i]);
-        by_kind[WORK_TRAIN] += job_expert_work(j, &b.items[i]);
+            by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]) * load_share(j, share);
+        by_kind[WORK_ROUND] += share * job_round_work(j, &b.items[i]);
+        by_kind[WORK_LEARN] += share * job_learn_work(j, &b.items[i], lone_steps(j, &b.items[i]));
+        by_kind[WORK_HESSIAN] += share * job_expert_hessian_work(j, &b.items[i]);
+        by_kind[WORK_TRAIN] += share * job_expert_work(j, &b.items[i]);
     }
     by_kind[WORK_STORE] += job_store_work(b);
 }
@@ -322,7 +408,7 @@ static void part_work(const struct job *j, struct block_items b, bool windows, d
 static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
 {
     const struct block_items b = plan_block(&j->plan, layer);
-    bool windows = goes_through_windows(j);
+    bool windows = job_reads_windows(j);
     for (uint32_t part = 0; part < store_parts(b); part++)
         part_work(j, store_part(b, part), windows, by_kind);
     if (windows && config_has_experts(j->m->cfg, layer)) {
@@ -332,7 +418,10 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
     for (int i = 0; windows && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         /* For its results, and for the teacher. */
-        by_kind[WORK_FORWARD] += (1 + plan_targets(&j->plan, j->o)) * job_half_work(j, layer, half);
+        const double shared = job_shared_half_work(j, layer, half);
+        by_kind[WORK_FORWARD] += shared;
+        if (plan_targets(&j->plan, j->o))
+            by_kind[WORK_FORWARD] += plan_chained(&j->plan) ? shared : job_half_work(j, layer, half);
         if (plan_gathers(j->o, half, b))
             by_kind[WORK_HESSIAN] += job_hessian_work(j, layer, half);
         by_kind[WORK_TRAIN] += job_tune_work(j, layer, half);
@@ -349,7 +438,7 @@ static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_
         by_kind[WORK_FORWARD] += j->m->cfg->experts.n * job_expert_forward_work(j);
     for (int i = 0; i < HALF_COUNT; i++)
         by_kind[WORK_FORWARD] +=
-            ((j->acts != NULL) + (j->targets != NULL)) * job_half_work(j, layer, (enum block_half)i);
+            ((j->acts != NULL) + (j->targets != NULL)) * job_shared_half_work(j, layer, (enum block_half)i);
 }
 
 /* What comes before the blocks and after them. */
@@ -374,7 +463,7 @@ static double export_work(const struct job *j)
     return seconds;
 }
 
-static double whole_work(const struct job *j)
+double job_whole_work(const struct job *j)
 {
     double by_kind[ETA_KINDS] = {0}, sum = 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
@@ -413,7 +502,7 @@ static void predict_efforts(struct job *j, uint32_t windows)
         if (x->chosen)
             x->seconds = j->plan.predicted_seconds;
         else if (plan_vary(&other.plan, &j->plan, j->m, &o, &e))
-            x->seconds = whole_work(&other);
+            x->seconds = job_whole_work(&other);
         else
             snprintf(x->why, sizeof x->why, "%s", e.msg);
     }
@@ -422,7 +511,7 @@ static void predict_efforts(struct job *j, uint32_t windows)
 void job_predict(struct job *j, uint32_t windows)
 {
     j->export_work = export_work(j);
-    j->plan.predicted_seconds = j->speed.model.measured ? whole_work(j) : 0;
+    j->plan.predicted_seconds = j->speed.model.measured ? job_whole_work(j) : 0;
     j->plan.sample_seconds = j->speed.model.measured ? job_sample_work(j) : 0;
     predict_efforts(j, windows);
     double largest = 0;

@@ -1,7 +1,6 @@
 /* The last pass over scales as a part of a run. */
 #include <stdio.h>
 
-#include "host/base/comm.h"
 #include "host/base/os.h"
 #include "host/base/stop_point.h"
 #include "host/quant/run/job_internal.h"
@@ -74,7 +73,7 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
                             .scratch = j->scratch,
                             .codes_stay = j->plan.codes_stay,
                             .head_stays = j->plan.head_stays,
-                            .shared = comm_size() > 1,
+                            .shared = true,
                             .room = acts_in(j->plan.kept_acts, j->work_dir),
                             .hooks = &hooks};
     bool ok = tune_scales(&t, r, e);
