@@ -238,6 +238,7 @@ static void tell_result(const struct run *run, const struct gsq_quantize_result 
     cJSON_AddNumberToObject(j, "predicted_seconds", r->predicted_seconds);
     cJSON_AddNumberToObject(j, "blocks", r->blocks);
     cJSON_AddNumberToObject(j, "blocks_resumed", r->blocks_resumed);
+    cJSON_AddNumberToObject(j, "linears_made", r->made);
     if (r->device_losses)
         cJSON_AddNumberToObject(j, "device_losses", r->device_losses);
     cJSON_AddNumberToObject(j, "device_peak_bytes", (double)r->device_peak);
@@ -281,6 +282,20 @@ static void tell_finished(const struct run *run, const struct gsq_quantize_resul
     cJSON *j = result_json(run);
     cJSON_AddBoolToObject(j, "finished_before", true);
     cJSON_AddNumberToObject(j, "out_bytes", (double)r->out_bytes);
+    json_emit(j);
+}
+
+/* Another process of the same run has written it. */
+static void tell_helped(const struct run *run, const struct gsq_quantize_result *r)
+{
+    if (!run->a->json) {
+        say(stdout, "%s is finished: another process of this run wrote it; this one quantized %u linears\n",
+            run->o->out, (unsigned)r->made);
+        return;
+    }
+    cJSON *j = result_json(run);
+    cJSON_AddBoolToObject(j, "helped", true);
+    cJSON_AddNumberToObject(j, "linears_made", r->made);
     json_emit(j);
 }
 
@@ -364,6 +379,8 @@ static bool run_all(struct run *r, gsq_device *device, const gsq_model *model, c
     progress_term_end(&r->term);
     if (result.written && is_copy(r->o))
         tell_copy(r, result.out_bytes);
+    else if (result.helped)
+        tell_helped(r, &result);
     else if (result.finished_before)
         tell_finished(r, &result);
     else if (result.written) /* what came after it may have failed */

@@ -478,6 +478,8 @@ const struct option options[] = {
      "folder for finished blocks"},
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,
      "do not remove the work folder at the end"},
+    {"join", 0, NULL, OPT_FLAG, AT(q.join), "", ON(QUANTIZE), SECTION_RUN,
+     "help a run that is at work with the same options and work folder, from another card or machine; where there is none, begin it"},
     {"accept", 0, "NAMES", OPT_TEXT, AT(q.accept), "nothing", ON(QUANTIZE), SECTION_RUN,
      "resume although these changed since the run began, separated by commas: version, gsq (its method), device, driver, kernels, memory, files (the tokenizer's). The result will differ from that of an uninterrupted run"},
     {"seed", 0, "N", OPT_U64, NUM(q.seed, 0, 18446744073709551615.0), NULL, ON(QUANTIZE), SECTION_RUN,

@@ -49,6 +49,10 @@ static void tail_text(char *out, size_t cap, const struct gsq_progress *ev, doub
         snprintf(text, sizeof text, "  %.3g %s/s", speed, ev->unit);
         append(out, cap, text);
     }
+    if (ev->processes > 1) {
+        snprintf(text, sizeof text, "  %u processes", (unsigned)ev->processes);
+        append(out, cap, text);
+    }
     if (!isnan(ev->elapsed_seconds)) {
         snprintf(text, sizeof text, "  %s", format_seconds(ev->elapsed_seconds, spent, sizeof spent));
         append(out, cap, text);
@@ -143,6 +147,8 @@ static void write_json(const struct progress_term *p, const struct gsq_progress 
     if (!isnan(ev->loss))
         cJSON_AddNumberToObject(o, "loss", ev->loss);
     cJSON_AddNumberToObject(o, "done", clamp01(ev->done));
+    if (ev->processes > 1)
+        cJSON_AddNumberToObject(o, "processes", ev->processes);
     if (ev->unit && !isnan(p->speed)) {
         cJSON_AddNumberToObject(o, "speed", p->speed);
         cJSON_AddStringToObject(o, "speed_unit", ev->unit);

@@ -159,6 +159,7 @@ static bool on_progress(void *ctx, const struct progress_event *ev)
         .elapsed_seconds = ev->elapsed_seconds,
         .unit = ev->unit,
         .count = ev->count,
+        .processes = ev->processes,
     };
     return !os_stop_requested() && (!p->fn || p->fn(p->ctx, &out));
 }

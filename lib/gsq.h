@@ -119,6 +119,7 @@ struct gsq_progress {
     double elapsed_seconds; /* since the operation began */
     const char *unit;       /* of what is counted of the phase and detail: "windows"; NULL: nothing */
     double count;           /* of those, done so far */
+    uint32_t processes;     /* at the run (gsq_quantize_options.join); 0 or 1: this one alone */
 };
 typedef bool gsq_progress_fn(void *ctx, const struct gsq_progress *p);
 
@@ -310,6 +311,7 @@ struct gsq_quantize_options {
      * they are not there, not known. */
     uint32_t ranks;
     double link;
+    bool join; /* help the process that is at the same run in the same work folder; where there is none, begin it */
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */
@@ -424,6 +426,8 @@ struct gsq_quantize_result {
     uint32_t eval_windows, eval_context;
     double device_busy;     /* of the seconds, those that the device was at work; 0: it has no clock */
     uint32_t device_losses; /* how often the driver reset the device, which was opened again each time */
+    bool helped;            /* the run was joined, and another process wrote the model */
+    uint32_t made; /* linears that this process quantized; others are of an earlier run, or of another process */
 };
 /* Quantizes and writes the model, then compares it with its source and writes the report where that is asked for. Each
  * finished block is kept in the work folder: after a failure, a stop or a crash, the same call goes on where it was and ends

@@ -54,6 +54,7 @@ static void numbers(struct quantize_options *q, const struct gsq_quantize_option
     q->link = o->link;
     q->force = o->force;
     q->keep_work = o->keep_work;
+    q->join = o->join;
     q->keep_head = o->keep_head;
     q->pure = o->pure;
     q->requantize = o->requantize;

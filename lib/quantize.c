@@ -304,6 +304,8 @@ static void give(struct gsq_quantize_result *result, const struct run *r, const 
         .type = r->plan ? r->plan->options.mixture : o->mixture,
         .written = true,
         .finished_before = q->finished,
+        .helped = q->helped,
+        .made = q->made,
         .reported = reported,
         .predicted_seconds = q->predicted_seconds,
         .reach = q->reach,
@@ -392,7 +394,9 @@ static bool quantize(struct run *r, gsq_device *device, const gsq_model *model, 
     bool ok = (!report || report_html_lock(&lock, report, folder, &made, e)) &&
               lib_eval_text(&r->eval, r->o, model, r->o->asked.eval_windows, &progress, e) &&
               lib_device_choose(device, false, e) && run_job(r, device, &q, e);
-    if (ok && q.finished) {
+    if (ok && q.helped) {
+        give(result, r, &q, &(struct report_eval){0}, false);
+    } else if (ok && q.finished) {
         if (r->o->asked.eval || report)
             log_warn(
                 "--eval and --report are ignored, because nothing was run; gsq compare measures the finished model");

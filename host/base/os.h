@@ -97,6 +97,8 @@ enum os_locked os_lock(struct os_lock *l, const char *path, char holder[128], st
 /* Removes the file. Nothing is done to one that is not locked. */
 void os_unlock(struct os_lock *l);
 uint64_t os_process_id(void);
+/* What this machine is called; "" where the system does not tell. */
+void os_host_name(char *out, size_t cap);
 
 /* Whole file into malloc'ed memory, NUL-terminated beyond *size. Refuses more than max bytes. */
 bool os_read_file(const char *path, uint64_t max, char **data, size_t *size, struct err *e);

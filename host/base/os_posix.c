@@ -224,7 +224,7 @@ static void read_holder(int fd, char holder[128])
 static void write_holder(int fd)
 {
     char host[64] = "", text[128];
-    gethostname(host, sizeof host - 1);
+    os_host_name(host, sizeof host);
     int n = snprintf(text, sizeof text, "%ld %s\n", (long)getpid(), host);
     /* Only for messages: a full disk is found elsewhere. */
     if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) < 0)

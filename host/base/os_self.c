@@ -1,4 +1,4 @@
-/* Where the program, or the library that it lies in, was loaded from. */
+/* Where the program, or the library that it lies in, was loaded from; what the machine is called. */
 #if !defined(_WIN32)
 #define _GNU_SOURCE /* getline */
 #endif
@@ -10,6 +10,13 @@
 
 #if defined(_WIN32)
 #include <windows.h>
+
+void os_host_name(char *out, size_t cap)
+{
+    DWORD size = (DWORD)cap;
+    if (!GetComputerNameA(out, &size))
+        out[0] = 0;
+}
 
 bool os_self_path(char *out, size_t cap)
 {
@@ -27,6 +34,14 @@ bool os_self_path(char *out, size_t cap)
     return ok;
 }
 #else
+#include <unistd.h>
+
+void os_host_name(char *out, size_t cap)
+{
+    out[0] = out[cap - 1] = 0;
+    if (gethostname(out, cap - 1) != 0)
+        out[0] = 0;
+}
 
 /* /proc/self/maps has a line for every range of memory that is a file's. */
 bool os_self_path(char *out, size_t cap)

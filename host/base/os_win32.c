@@ -304,7 +304,7 @@ enum os_locked os_lock(struct os_lock *l, const char *path, char holder[128], st
 {
     wchar_t wide[PATH_CAP];
     char host[64] = "";
-    DWORD put, size = sizeof host;
+    DWORD put;
     holder[0] = 0;
     HANDLE file = widen(path, wide, PATH_CAP) && !os_is_link(path)
                       ? CreateFileW(wide, GENERIC_READ | GENERIC_WRITE | DELETE, FILE_SHARE_READ, NULL, OPEN_ALWAYS,
@@ -326,7 +326,7 @@ enum os_locked os_lock(struct os_lock *l, const char *path, char holder[128], st
         sys_error(e, "create", path);
         return OS_LOCK_FAILED;
     }
-    GetComputerNameA(host, &size);
+    os_host_name(host, sizeof host);
     char text[128];
     int n = snprintf(text, sizeof text, "%lu %s\n", (unsigned long)GetCurrentProcessId(), host);
     SetEndOfFile(file);

@@ -17,6 +17,7 @@ struct progress_event {
     double loss;            /* NAN: none */
     const char *unit;       /* what is counted of the present phase and detail, for its speed: "windows"; NULL: none */
     double count;           /* of those, done so far */
+    uint32_t processes;     /* at this operation, as far as they know of each other; 0: this one */
     /* progress_report fills them in. */
     double done;            /* fraction of the whole operation, 0..1, by time */
     double eta_seconds;     /* NAN: not known yet */

@@ -147,6 +147,7 @@ struct quantize_options {
     const char *accept; /* what may have changed since the run began: names of manifest.h; NULL: nothing */
     bool force;         /* write over an output that gsq did not write */
     bool keep_work;     /* do not remove the work folder after a finished export */
+    bool join;          /* help the run that is at work in the work folder, where there is one (run/job_queue.c) */
 };
 /* In place of a text: the model writes one (sampling.h). A file of that name is ./self. */
 #define CALIB_SELF "self"

@@ -72,23 +72,71 @@ static bool one_block(struct job *j, uint32_t layer, bool replay, bool carry, st
                   err_context(e, "%s", config_layer_name(j->m->cfg, layer, name, sizeof name)));
 }
 
+/* Whether it is there, in the work folder. */
+static bool has_block(struct job *j, uint32_t layer)
+{
+    const struct block_items b = plan_block(&j->plan, layer);
+    bool all = true;
+    for (uint32_t part = 0, n = store_parts(b); part < n; part++)
+        all = (job_shared(j) ? store_look(j->store, layer, part, store_part(b, part))
+                             : store_has_part(j->store, layer, part)) &&
+              all;
+    return all;
+}
+
+static bool walk_block(struct job *j, uint32_t layer, bool replay, struct err *e)
+{
+    j->found = j->found || replay;
+    uint64_t begin = os_now_ns();
+    double busy = gpu_cmd_busy(j->cmd);
+    if (!one_block(j, layer, replay, j->acts || j->targets, e))
+        return false;
+    double seconds = (double)(os_now_ns() - begin) * 1e-9;
+    busy = gpu_cmd_busy(j->cmd) - busy;
+    log_debug("block %u: %.3f s, of which the device was idle for %.3f (%.1f %%)", layer + 1, seconds, seconds - busy,
+              100 * (1 - busy / seconds));
+    return true;
+}
+
+/* Blocks that do not read each other's results, as units. */
+static const char *block_name(void *ctx, uint32_t layer, char out[UNIT_NAME_CAP])
+{
+    (void)ctx;
+    snprintf(out, UNIT_NAME_CAP, "block-%04u", layer);
+    return out;
+}
+
+static bool look_block(void *ctx, uint32_t layer, bool *there, struct err *e)
+{
+    struct job *j = ctx;
+    *there = has_block(j, layer);
+    return !*there || walk_block(j, layer, true, e);
+}
+
+static bool walk_block_new(void *ctx, uint32_t layer, struct err *e)
+{
+    struct job *j = ctx;
+    return walk_block(j, layer, false, e) && (!job_shared(j) || job_stored(j, true, e));
+}
+
 static bool walk_blocks(struct job *j, struct err *e)
 {
     j->out->blocks_resumed = j->blocks_whole;
     if (j->blocks_whole)
         log_info("%u of %u blocks are done already", j->blocks_whole, j->plan.n_layers);
-    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++) {
-        bool replay = store_has_block(j->store, layer);
-        uint64_t begin = os_now_ns();
-        double busy = gpu_cmd_busy(j->cmd);
-        if (!one_block(j, layer, replay, j->acts || j->targets, e))
-            return false;
-        double seconds = (double)(os_now_ns() - begin) * 1e-9;
-        busy = gpu_cmd_busy(j->cmd) - busy;
-        log_debug("block %u: %.3f s, of which the device was idle for %.3f (%.1f %%)", layer + 1, seconds,
-                  seconds - busy, 100 * (1 - busy / seconds));
-    }
-    return job_stored(j, true, e);
+    const struct job_units any = {.n = j->plan.n_layers,
+                                  .what = "blocks of another process",
+                                  .name = block_name,
+                                  .look = look_block,
+                                  .make = walk_block_new,
+                                  .ctx = j};
+    bool ok = true;
+    if (job_alone(j))
+        ok = job_each_unit(j, &any, e);
+    else
+        for (uint32_t layer = 0; ok && layer < j->plan.n_layers; layer++)
+            ok = walk_block(j, layer, has_block(j, layer), e);
+    return ok && job_stored(j, true, e);
 }
 
 /* ---- the run ---- */
@@ -196,6 +244,15 @@ static bool take_up_leader(struct job *j, struct err *e)
     return comm_agree(ok, e);
 }
 
+/* Before anything is measured or planned with other ones. */
+static void take_up_kernels(struct job *j)
+{
+    char value[512];
+    if (j->cmd && store_recorded(j->work_dir, IDENTITY_KERNELS, value, sizeof value) &&
+        !identity_take_up_kernels(gpu_cmd_gpu(j->cmd), value, &j->variants))
+        log_debug("%s", j->variants.msg);
+}
+
 /* Reads the model whole, once: NaN and infinity, sums, and with them what this run is. */
 static bool identify(struct job *j, struct err *e)
 {
@@ -207,6 +264,10 @@ static bool identify(struct job *j, struct err *e)
          (j->refined && !checkpoint_sums_create(&j->refined_sums, j->refined_ck, e)) || !check_weights(j, e)))
         return false;
     j->summed = true;
+    if (!job_await_begin(j, e))
+        return false;
+    if (j->queue && !j->leads)
+        take_up_kernels(j);
     if (store_recorded(j->work_dir, "memory", memory, sizeof memory))
         identity_take_up_memory(&j->plan, memory);
     if (!take_up_leader(j, e))
@@ -234,15 +295,6 @@ static bool is_finished(const struct job *j)
     return there && strcmp(run, j->plan.run) == 0;
 }
 
-/* Before anything is measured or planned with other ones. */
-static void take_up_kernels(struct job *j)
-{
-    char value[512];
-    if (j->cmd && store_recorded(j->work_dir, IDENTITY_KERNELS, value, sizeof value) &&
-        !identity_take_up_kernels(gpu_cmd_gpu(j->cmd), value, &j->variants))
-        log_debug("%s", j->variants.msg);
-}
-
 static uint32_t count_kept(const struct job *j)
 {
     struct scales_state scales = {0};
@@ -258,8 +310,10 @@ static uint32_t count_kept(const struct job *j)
 
 static bool open_store(struct job *j, struct err *e)
 {
-    if (!store_open(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept, e))
+    if (!(j->queue && !j->leads ? store_join : store_open)(&j->store, j->work_dir, j->id.fields, j->id.n, j->o->accept,
+                                                           e))
         return j->variants.msg[0] && e->kind == ERR_USER && err_context(e, "%s", j->variants.msg);
+    job_has_begun(j);
     stop_point("manifest", NULL);
     j->blocks_whole = store_check(j->store, &j->plan);
     j->found = count_kept(j) > 0;
@@ -293,7 +347,7 @@ static void remove_left(struct job *j)
 {
     char method[64];
     struct err why = {0};
-    if (comm_leads() && !j->o->keep_work && !store_kept(j->work_dir) &&
+    if (j->leads && !j->o->keep_work && !store_kept(j->work_dir) &&
         store_recorded(j->work_dir, "method", method, sizeof method) &&
         store_open(&j->store, j->work_dir, j->id.fields, j->id.n, NULL, &why))
         store_remove(&j->store);
@@ -328,6 +382,57 @@ static bool choose_types(struct job *j, struct quantize_options *o, uint32_t win
     return measure(j, e);
 }
 
+/* All blocks are there. */
+static bool write_results(struct job *j, struct err *e)
+{
+    struct stage_report scales = {0};
+    if (!comm_agree(job_head_importance(j, e) && job_scales(j, &scales, e), e))
+        return false;
+    job_report_stage(j, &scales);
+    uint64_t clock = os_now_ns();
+    if (!comm_leads())
+        return true;
+    if (!job_export(j, e))
+        return false;
+    job_clock(j, PHASE_EXPORT, &clock);
+    job_judge_prediction(j);
+    stop_point("finished", NULL);
+    if (j->o->keep_work)
+        store_keep(j->store);
+    else
+        store_remove(&j->store);
+    return true;
+}
+
+/* Of several processes the one that leads writes the results, and the others are there in case that it does not come to that. */
+static bool finish(struct job *j, struct err *e)
+{
+    if (!j->queue || j->leads)
+        return write_results(j, e);
+    while (!j->leads) {
+        if ((j->out->helped = is_finished(j)))
+            return true;
+        if (!job_await_end(j, e))
+            return false;
+    }
+    job_has_begun(j);
+    store_look_scales(j->store);
+    return write_results(j, e);
+}
+
+/* Where another process has finished the run, what cannot be read or written any more is no error. */
+static bool ended_elsewhere(struct job *j, struct err *e)
+{
+    if (!j->queue || j->leads || !j->id.n || e->kind == ERR_STOPPED)
+        return false;
+    j->out->helped = is_finished(j);
+    if (!j->out->helped && !store_begun(j->work_dir)) {
+        err_set(e, ERR_ENV, "the run in %s has ended, and %s is not its output", j->work_dir, j->o->out_dir);
+        err_hint(e, "give all processes of a run the same -o");
+    }
+    return j->out->helped;
+}
+
 static bool run_all(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
@@ -343,7 +448,8 @@ static bool run_all(struct job *j, struct err *e)
         remove_left(j);
         return true;
     }
-    out_tell_replaced(o->out_dir, true);
+    if (j->leads)
+        out_tell_replaced(o->out_dir, true);
     if (!open_store(j, e))
         return false;
     job_expect(j, false); /* less what is there */
@@ -361,7 +467,6 @@ static bool run_all(struct job *j, struct err *e)
     }
     if (j->acts && !job_experts_open(j, e))
         return false;
-    struct stage_report scales = {0};
     j->ahead.check = check_ahead;
     j->ahead.ctx = j;
     j->m->ahead = &j->ahead;
@@ -371,22 +476,7 @@ static bool run_all(struct job *j, struct err *e)
     gpu_arena_trim(j->kept);
     job_experts_close(j);
     /* Other ranks read what the leader has written. */
-    if (!comm_agree(walked, e) || !comm_agree(job_head_importance(j, e) && job_scales(j, &scales, e), e))
-        return false;
-    job_report_stage(j, &scales);
-    uint64_t clock = os_now_ns();
-    if (!comm_leads())
-        return true;
-    if (!job_export(j, e))
-        return false;
-    job_clock(j, PHASE_EXPORT, &clock);
-    job_judge_prediction(j);
-    stop_point("finished", NULL);
-    if (o->keep_work)
-        store_keep(j->store);
-    else
-        store_remove(&j->store);
-    return true;
+    return comm_agree(walked, e) && finish(j, e);
 }
 
 static void summarize(struct job *j)
@@ -486,6 +576,9 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         struct err why = {0};
         if (!ok && !job_stored(&j, true, &why) && e->kind == ERR_STOPPED)
             *e = why;
+        ok = ok || ended_elsewhere(&j, e);
+        if (out->helped && j.store && !store_begun(j.work_dir))
+            store_remove(&j.store); /* what this process has put there since the folder was removed */
         summarize(&j);
         if (!ok && e->kind == ERR_STOPPED)
             err_hint(e, "finished blocks and epochs are kept in %s; repeat the command to go on", j.work_dir);

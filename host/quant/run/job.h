@@ -25,6 +25,8 @@ struct quantize_result {
     struct phase_report phases[PHASE_COUNT];
     uint32_t blocks_done, blocks_resumed;
     bool finished; /* the output was there already, made by the same command; nothing was done */
+    bool helped;   /* this process joined a run, and another one wrote the output */
+    uint32_t made; /* linears that this process has quantized */
     double seconds, bpw, mean_loss;
     double file_bpw; /* plan.h */
     uint64_t out_bytes, device_peak, host_peak;

@@ -307,6 +307,7 @@ bool job_quantize_linear(struct job *j, const struct quantize_options *o, const 
     else if (report->damp_raised)
         log_warn("%s: its Hessian needed more damping than %g", item->module, (double)j->o->damp);
     job_end(j);
+    j->out->made++;
     stop_point("linear", NULL);
     return true;
 }
@@ -324,23 +325,87 @@ bool job_student_frame(struct job *j, enum block_half half, struct block_weights
     return !j->refined || model_load_half_frame(j->refined, j->layer, half, w, e);
 }
 
-/* Those whose turn it is. */
-static bool turn_linears(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
-                         const struct half_sums *sums, enum turn turn, struct block_result *r, struct err *e)
+/* What processes share of half a block. */
+struct half_work {
+    struct job *j;
+    enum block_half half;
+    struct block_items block, items; /* all of the block's, the half's */
+    struct block_weights *w;
+    struct block_result *r;
+    struct half_sums sums;
+    enum turn turn;
+    bool stored; /* the block's file is there: another process has finished it */
+};
+
+static struct block_items half_items(struct block_items b, enum block_half half)
 {
-    bool ok = true;
-    for (uint32_t i = 0; ok && i < b.n; i++) {
-        const struct matrix *item = &b.items[i];
-        const enum input in = item->part->input;
-        if (item->part->half != half || !has_turn(in, turn))
-            continue;
-        if (item->coded)
-            ok = job_quantize_linear(j, j->o, item, w->w[i], plan_needs_hessian(j->o, item) ? &sums->h[in] : NULL,
-                                     sums->corrects ? &sums->drift[in] : NULL, true, r, e);
-        else if (j->refined)
-            ok = job_kept_matrix(j, item, w->w[i], e);
-    }
-    return ok;
+    uint32_t first = 0, n = 0;
+    while (first < b.n && b.items[first].part->half != half)
+        first++;
+    while (first + n < b.n && b.items[first + n].part->half == half)
+        n++;
+    return (struct block_items){b.items + first, n};
+}
+
+static bool look_stored(struct half_work *x)
+{
+    struct job *j = x->j;
+    if (!x->stored && j->queue)
+        x->stored = store_look(j->store, j->layer, 0, store_part(x->block, 0));
+    return x->stored;
+}
+
+static const char *linear_unit(void *ctx, uint32_t i, char out[UNIT_NAME_CAP])
+{
+    const struct half_work *x = ctx;
+    return store_unit_linear(&x->items.items[i], out);
+}
+
+static bool look_linear(void *ctx, uint32_t i, bool *there, struct err *e)
+{
+    struct half_work *x = ctx;
+    struct job *j = x->j;
+    const struct matrix *item = &x->items.items[i];
+    const uint32_t at = item->place;
+    char unit[UNIT_NAME_CAP];
+    *there = !has_turn(item->part->input, x->turn) || look_stored(x) || (!item->coded && !j->refined);
+    if (*there || !j->queue || !item->coded ||
+        !store_get_unit(j->store, store_unit_linear(item, unit), (struct block_items){item, 1}, &x->r->q[at],
+                        &x->r->report[at], NULL))
+        return true;
+    *there = true;
+    job_skip_linear(j, item);
+    return job_dequant(j, item, &x->r->q[at], x->w->w[at], e);
+}
+
+static bool make_linear(void *ctx, uint32_t i, struct err *e)
+{
+    struct half_work *x = ctx;
+    struct job *j = x->j;
+    const struct matrix *item = &x->items.items[i];
+    const struct half_sums *sums = &x->sums;
+    const enum input in = item->part->input;
+    const uint32_t at = item->place;
+    char unit[UNIT_NAME_CAP];
+    if (!item->coded)
+        return job_kept_matrix(j, item, x->w->w[at], e);
+    return job_quantize_linear(j, j->o, item, x->w->w[at], plan_needs_hessian(j->o, item) ? &sums->h[in] : NULL,
+                               sums->corrects ? &sums->drift[in] : NULL, true, x->r, e) &&
+           (!job_shared(j) || store_put_unit(j->store, store_unit_linear(item, unit), (struct block_items){item, 1},
+                                             &x->r->q[at], &x->r->report[at], NULL, e));
+}
+
+/* Those whose turn it is, here or in another process. */
+static bool turn_linears(struct half_work *x, enum turn turn, struct err *e)
+{
+    const struct job_units linears = {.n = x->items.n,
+                                      .what = "linears of another process",
+                                      .name = linear_unit,
+                                      .look = look_linear,
+                                      .make = make_linear,
+                                      .ctx = x};
+    x->turn = turn;
+    return job_each_unit(x->j, &linears, e);
 }
 
 static bool half_teacher(struct job *j, enum block_half half, const struct block_weights *w, struct err *e)
@@ -350,33 +415,37 @@ static bool half_teacher(struct job *j, enum block_half half, const struct block
 }
 
 /* What the half should give where something learns from that, then its linears one by one. */
-static bool half_linears(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
-                         struct block_result *r, uint64_t *clock, struct err *e)
+static bool half_linears(struct half_work *x, uint64_t *clock, struct err *e)
 {
+    struct job *j = x->j;
+    const enum block_half half = x->half;
+    const struct block_items b = x->block;
+    struct block_weights *w = x->w;
+    struct half_sums *sums = &x->sums;
     const char *inputs = half == HALF_ATTN ? "attention inputs" : "feed-forward inputs";
     const bool teacher = j->targets && (plan_chained(&j->plan) || plan_trains(j->o, half, plan_common(b)));
-    struct half_sums sums = {.corrects = plan_corrects(&j->plan, j->o, half, b)};
-    const enum turn first = sums.corrects ? TURN_FIRST : TURN_ALL;
+    sums->corrects = plan_corrects(&j->plan, j->o, half, b);
+    const enum turn first = sums->corrects ? TURN_FIRST : TURN_ALL;
     bool ok = true;
-    if (teacher && !sums.corrects)
+    if (teacher && !sums->corrects)
         ok = half_teacher(j, half, w, e);
     if (ok && plan_gathers(j->o, half, b)) {
         job_detail(j, inputs);
-        ok = hessian_create_half(sums.h, j->cmd, j->hess, model_block(j->m, j->layer), half, j->plan.holdout > 0, e) &&
-             (!sums.corrects || drift_create_half(sums.drift, j->m, j->hess, w, half, e)) &&
-             gather_pass(j, half, w, &sums, first, e);
+        ok = hessian_create_half(sums->h, j->cmd, j->hess, model_block(j->m, j->layer), half, j->plan.holdout > 0, e) &&
+             (!sums->corrects || drift_create_half(sums->drift, j->m, j->hess, w, half, e)) &&
+             gather_pass(j, half, w, sums, first, e);
     }
     /* While its weights have 16 bits still. */
-    if (ok && teacher && sums.corrects)
+    if (ok && teacher && sums->corrects)
         ok = half_teacher(j, half, w, e);
     job_clock(j, PHASE_CALIBRATE, clock);
-    ok = ok && job_student_frame(j, half, w, e) && turn_linears(j, half, b, w, &sums, first, r, e);
+    ok = ok && job_student_frame(j, half, w, e) && turn_linears(x, first, e);
     job_clock(j, PHASE_LINEARS, clock);
-    if (ok && sums.corrects) {
+    if (ok && sums->corrects && !x->stored) {
         job_detail(j, inputs);
-        ok = gather_pass(j, half, w, &sums, TURN_LAST, e);
+        ok = gather_pass(j, half, w, sums, TURN_LAST, e);
         job_clock(j, PHASE_CALIBRATE, clock);
-        ok = ok && turn_linears(j, half, b, w, &sums, TURN_LAST, r, e);
+        ok = ok && turn_linears(x, TURN_LAST, e);
         job_clock(j, PHASE_LINEARS, clock);
     }
     gpu_arena_reset(j->hess, 0);
@@ -410,6 +479,109 @@ static bool half_train(struct job *j, enum block_half half, struct block_weights
     return true;
 }
 
+/* What the work folder has of a finished block. */
+static bool half_stored(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
+                        struct err *e)
+{
+    bool ok = job_student_frame(j, half, w, e);
+    for (uint32_t i = 0; ok && i < w->shape.n; i++) {
+        const struct matrix *item = &b.items[i];
+        if (item->part->half != half)
+            continue;
+        if (!item->coded && j->refined)
+            ok = job_kept_matrix(j, item, w->w[i], e);
+        if (item->coded)
+            ok = job_stored_linear(j, item, w->w[i], e);
+    }
+    return ok;
+}
+
+/* Codes of the half that another process has trained, to r. */
+static bool get_half(const struct half_work *x)
+{
+    const uint32_t first = x->items.items[0].place;
+    char unit[UNIT_NAME_CAP];
+    return x->j->queue && store_get_unit(x->j->store, store_unit_half(x->j->layer, x->half, unit), x->items,
+                                         x->r->q + first, x->r->report + first, x->r->stages);
+}
+
+/* What they give, to the device. */
+static bool load_half(const struct half_work *x, struct err *e)
+{
+    struct job *j = x->j;
+    bool ok = job_student_frame(j, x->half, x->w, e);
+    eta_skip(&j->eta, WORK_TRAIN, job_tune_work(j, j->layer, x->half));
+    j->found = true;
+    for (uint32_t i = 0; ok && i < x->items.n; i++) {
+        const struct matrix *item = &x->items.items[i];
+        const struct gpu_view w = x->w->w[item->place];
+        ok = item->coded ? job_dequant(j, item, &x->r->q[item->place], w, e)
+                         : !j->refined || job_kept_matrix(j, item, w, e);
+    }
+    return ok;
+}
+
+struct half_training {
+    struct half_work *x;
+    uint64_t *clock;
+};
+
+static const char *training_unit(void *ctx, uint32_t i, char out[UNIT_NAME_CAP])
+{
+    const struct half_training *t = ctx;
+    (void)i;
+    return store_unit_half(t->x->j->layer, t->x->half, out);
+}
+
+static bool look_half(void *ctx, uint32_t i, bool *there, struct err *e)
+{
+    struct half_work *x = ((struct half_training *)ctx)->x;
+    (void)i;
+    *there = look_stored(x);
+    if (*there || !get_half(x))
+        return true;
+    *there = true;
+    return load_half(x, e);
+}
+
+static bool make_half(void *ctx, uint32_t i, struct err *e)
+{
+    const struct half_training *t = ctx;
+    const struct half_work *x = t->x;
+    struct job *j = x->j;
+    const uint32_t first = x->items.items[0].place;
+    char unit[UNIT_NAME_CAP];
+    (void)i;
+    return half_train(j, x->half, x->w, x->r, t->clock, e) &&
+           (!job_shared(j) || store_put_unit(j->store, store_unit_half(j->layer, x->half, unit), x->items,
+                                             x->r->q + first, x->r->report + first, x->r->stages, e));
+}
+
+/* Half a block becomes what its file will hold, here or in another process, and the targets what it should give. *stored: the block's file is
+ * there; another process may write it meanwhile. */
+static bool work_half(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
+                      struct block_result *r, bool *stored, uint64_t *clock, struct err *e)
+{
+    struct half_work x = {
+        .j = j, .half = half, .block = b, .items = half_items(b, half), .w = w, .r = r, .stored = *stored};
+    struct half_training t = {&x, clock};
+    const struct job_units train = {.n = 1,
+                                    .what = "another process, which trains this half",
+                                    .name = training_unit,
+                                    .look = look_half,
+                                    .make = make_half,
+                                    .ctx = &t};
+    const bool trains = plan_trains(j->o, half, plan_common(b));
+    const bool made = look_stored(&x) || (trains && get_half(&x));
+    bool ok;
+    if (made)
+        ok = (!plan_chained(&j->plan) || !j->targets || half_teacher(j, half, w, e)) && (x.stored || load_half(&x, e));
+    else
+        ok = half_linears(&x, clock, e) && (!trains || x.stored || job_each_unit(j, &train, e));
+    *stored = x.stored;
+    return ok && (!x.stored || half_stored(j, half, b, w, e));
+}
+
 /* ---- a block ---- */
 
 /* Its weights to the device. */
@@ -434,23 +606,6 @@ static bool load_linear(struct job *j, const struct matrix *item, struct gpu_vie
     return ok;
 }
 
-/* The same of a block that an earlier run has stored. */
-static bool half_stored(struct job *j, enum block_half half, struct block_items b, struct block_weights *w,
-                        struct err *e)
-{
-    bool ok = job_student_frame(j, half, w, e);
-    for (uint32_t i = 0; ok && i < w->shape.n; i++) {
-        const struct matrix *item = &b.items[i];
-        if (item->part->half != half)
-            continue;
-        if (!item->coded && j->refined)
-            ok = job_kept_matrix(j, item, w->w[i], e);
-        if (item->coded)
-            ok = job_stored_linear(j, item, w->w[i], e);
-    }
-    return ok;
-}
-
 /* GPTQ and GSQ: half by half, each on what was quantized before it. */
 static bool block_calibrated(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
@@ -459,19 +614,15 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
     uint64_t clock = os_now_ns();
     if (!load_block(j, layer, "loading", w, e))
         return false;
-    const bool experts = config_has_experts(j->m->cfg, layer), chained = plan_chained(&j->plan);
-    const bool stored = store_has_part(j->store, layer, 0);
+    const bool experts = config_has_experts(j->m->cfg, layer);
+    bool stored = store_has_part(j->store, layer, 0);
     for (int i = 0; i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         if (half == HALF_FFN && experts && !job_experts_take(j, layer, w, e))
             return false;
         if (!block_has_half(w->shape, half))
             continue;
-        const bool trains = plan_trains(j->o, half, plan_common(b));
-        if (stored && chained && j->targets && !half_teacher(j, half, w, e))
-            return false;
-        if (stored ? !half_stored(j, half, b, w, e)
-                   : !half_linears(j, half, b, w, r, &clock, e) || (trains && !half_train(j, half, w, r, &clock, e)))
+        if (!work_half(j, half, b, w, r, &stored, &clock, e))
             return false;
         job_detail(j, "outputs");
         if (!run_pass(j, half, j->acts, w, e))
@@ -549,10 +700,14 @@ static bool block_one_by_one(struct job *j, uint32_t layer, struct block_result 
     return ok;
 }
 
+bool job_alone(const struct job *j)
+{
+    return j->o->method == METHOD_RTN || quantize_diagonal(j->o);
+}
+
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    bool alone = j->o->method == METHOD_RTN || quantize_diagonal(j->o);
-    bool ok = alone ? block_one_by_one(j, layer, r, e) : block_calibrated(j, layer, r, e);
+    bool ok = job_alone(j) ? block_one_by_one(j, layer, r, e) : block_calibrated(j, layer, r, e);
     gpu_arena_reset(j->block, 0);
     return ok;
 }

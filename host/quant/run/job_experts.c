@@ -7,6 +7,7 @@
  * What few tokens say of pairs of columns is mostly chance, and what is learned from that alone is lost on other tokens: the
  * diagonal is raised by half as many times itself as there are columns for each token behind the pooled Hessian. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "host/base/comm.h"
@@ -351,6 +352,79 @@ static bool share_expert(struct job *j, uint32_t expert, unsigned rank, struct b
     return ok && given_expert(j, expert, b, r, e);
 }
 
+/* An expert's codes to r, x->w to what they give. */
+static bool new_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct block_items b,
+                       struct block_result *r, struct err *e)
+{
+    return load_expert(j, b, expert, e) && make_expert(j, any_hessian(j, b) ? h : NULL, expert, b, r, e);
+}
+
+/* Parts of a layer that processes share. */
+struct expert_parts {
+    struct job *j;
+    struct block_items block;
+    uint32_t layer, first; /* part */
+    const struct expert_hessians *h;
+    struct block_result *r;
+    bool *own; /* [parts]: made and told of here */
+};
+
+static const char *part_unit(void *ctx, uint32_t i, char out[UNIT_NAME_CAP])
+{
+    const struct expert_parts *x = ctx;
+    snprintf(out, UNIT_NAME_CAP, "block-%04u-part-%04u", x->layer, x->first + i);
+    return out;
+}
+
+static bool look_part(void *ctx, uint32_t i, bool *there, struct err *e)
+{
+    struct expert_parts *x = ctx;
+    const struct block_items items = store_part(x->block, x->first + i);
+    const bool known = store_has_part(x->j->store, x->layer, x->first + i);
+    (void)e;
+    *there = store_look(x->j->store, x->layer, x->first + i, items);
+    if (*there && !known)
+        job_skip_part(x->j, items);
+    return true;
+}
+
+static bool make_part(void *ctx, uint32_t i, struct err *e)
+{
+    struct expert_parts *x = ctx;
+    struct job *j = x->j;
+    const struct block_items items = store_part(x->block, x->first + i);
+    bool ok = true;
+    for (uint32_t at = 0; ok && at < items.n; at += EXPERT_MATRICES) {
+        const struct block_items b = {items.items + at, EXPERT_MATRICES};
+        ok = is_idle(j, b.items[0].expert, b, false) || new_expert(j, x->h, b.items[0].expert, b, x->r, e);
+    }
+    x->r->part = x->first + i;
+    x->own[i] = true;
+    return ok && job_end_part(j, x->layer, x->r, e) && job_stored(j, true, e);
+}
+
+/* All parts from r->part on, so that all experts of the layer are stored. */
+static bool share_parts(struct job *j, uint32_t layer, const struct expert_hessians *h, struct block_result *r,
+                        struct err *e)
+{
+    const struct block_items block = plan_block(&j->plan, layer);
+    struct expert_parts x = {.j = j, .block = block, .layer = layer, .first = r->part, .h = h, .r = r};
+    const struct job_units parts = {.n = store_parts(block) - r->part,
+                                    .what = "experts of another process",
+                                    .name = part_unit,
+                                    .look = look_part,
+                                    .make = make_part,
+                                    .ctx = &x};
+    x.own = calloc(parts.n + 1u, sizeof *x.own);
+    bool ok =
+        (x.own || err_nomem(e, "a list of parts", parts.n)) && job_stored(j, true, e) && job_each_unit(j, &parts, e);
+    for (uint32_t i = 0; ok && i < parts.n; i++)
+        ok = x.own[i] || job_report_stored(j, layer, x.first + i, e);
+    r->part = x.first + parts.n;
+    free(x.own);
+    return ok;
+}
+
 bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t *clock, struct err *e)
 {
     struct experts *x = &j->experts;
@@ -366,11 +440,15 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
         const uint32_t part = store_part_of(b.items), mine = i + comm_rank();
         if (r && part != r->part)
             ok = job_end_part(j, layer, r, e);
+        if (ok && r && job_shared(j) && (!i || store_part_of(b.items - 1) != part)) {
+            ok = share_parts(j, layer, &h, r, e);
+            r = NULL;
+        }
         if (ok && i % ranks == 0 && r && mine < experts) {
             const struct block_items own = expert_items(j, layer, mine);
             const enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_UNITS);
             if (!store_has_part(j->store, layer, store_part_of(own.items)) && !is_idle(j, mine, own, false))
-                ok = load_expert(j, own, mine, e) && make_expert(j, any_hessian(j, own) ? &h : NULL, mine, own, r, e);
+                ok = new_expert(j, &h, mine, own, r, e);
             gpu_part_end(j->cmd, before);
         }
         const bool stored = !r || store_has_part(j->store, layer, part);

@@ -74,12 +74,14 @@ struct job {
     struct gpu_arena *rows;                   /* what they take, as long as the run walks over blocks */
     struct gpu_arena *block, *hess, *scratch; /* by lifetime: one block; one half; one linear or one batch */
     struct quantize_result *out;
-    bool found;                                      /* an earlier run had finished some of it */
+    bool found;                                      /* an earlier run, or another process, has made some of it */
     struct rank_work work;                           /* this rank's; its bytes are what comm_counted said before */
     char out_dir[4096], work_dir[4096], calib[4096]; /* calib: of the text that comes with gsq, if it is one of these */
     const char *texts[TEXTS_MOST];
     size_t n_texts;
     struct os_lock out_lock, work_lock;
+    struct queue *queue; /* of the processes at this run; NULL: there can be no other */
+    bool leads;          /* this one writes the results */
     bool made_out;       /* there was none before the run */
     char refined_by[33]; /* the run that refined the file which is there; "": none that is known */
 
@@ -99,11 +101,43 @@ struct job {
 };
 
 /* ---- job_out.c: the paths that the run uses (also replaced in o, "default" too); refuses bad ones; locks both against
- * other runs. job_out_unlock removes folders that a failed run (ok false) leaves empty. */
+ * other runs, or joins the one that has them. job_out_unlock removes folders that a failed run (ok false) leaves empty. */
 bool job_out_paths(struct job *j, struct quantize_options *o, struct err *e);
 bool job_out_check(struct job *j, struct err *e);
 bool job_out_lock(struct job *j, struct err *e);
 void job_out_unlock(struct job *j, bool ok);
+/* Locks both if nobody has the work folder: work_lock.held. */
+bool job_out_try_lock(struct job *j, struct err *e);
+void job_out_let_go(struct job *j);
+
+/* ---- job_queue.c: several processes at one run ---- */
+/* Whether there are others now. */
+bool job_shared(const struct job *j);
+/* Becomes one that others may join; this process leads, having both locks. */
+bool job_lead(struct job *j, struct err *e);
+/* Joins the run that has the work folder; leads where there is none. */
+bool job_join(struct job *j, struct err *e);
+/* Leads now, if the process that did is gone. */
+bool job_follow(struct job *j, struct err *e);
+/* Waits until the process that leads has said in the work folder which run it is (job_has_begun), or leads. */
+bool job_await_begin(struct job *j, struct err *e);
+void job_has_begun(struct job *j);
+/* A moment's wait for the result, or leads. */
+bool job_await_end(struct job *j, struct err *e);
+/* Things that one process makes and all have: in any order, each by whoever begins it first. */
+struct job_units {
+    uint32_t n;
+    const char *what; /* "another process's linears": what is waited for */
+    /* What a unit is called in the work folder. */
+    const char *(*name)(void *ctx, uint32_t i, char out[UNIT_NAME_CAP]);
+    /* Takes it up where it is there. */
+    bool (*look)(void *ctx, uint32_t i, bool *there, struct err *e);
+    /* Makes it; it is in the work folder then, if there are others. */
+    bool (*make)(void *ctx, uint32_t i, struct err *e);
+    void *ctx;
+};
+/* Returns when all are made, here or elsewhere. */
+bool job_each_unit(struct job *j, const struct job_units *u, struct err *e);
 
 /* ---- job_progress.c ---- */
 /* Kinds of work, for the eta. */
@@ -145,6 +179,9 @@ double job_load_work(const struct job *j, const struct matrix *i);
 double job_round_work(const struct job *j, const struct matrix *i);
 double job_learn_work(const struct job *j, const struct matrix *i, uint32_t steps);
 double job_store_work(struct block_items b);
+/* Another process has made it: a part of a block, or a linear alone. */
+void job_skip_part(struct job *j, struct block_items part);
+void job_skip_linear(struct job *j, const struct matrix *i);
 /* Of training one half; 0 where it is not trained. */
 double job_tune_work(const struct job *j, uint32_t layer, enum block_half half);
 /* Of an expert, as if all were chosen alike: its tokens once through it. */
@@ -193,6 +230,8 @@ void block_result_free(struct block_result *r);
 /* One block: quantized as the method says, its activations carried on. Parts that an earlier run has stored are taken as they
  * are. Ends all parts but the last. */
 bool job_block(struct job *j, uint32_t layer, struct block_result *r, struct err *e);
+/* Whether each linear is made by itself, without a text: then blocks may come in any order. */
+bool job_alone(const struct job *j);
 /* A block finished in an earlier run: its stored weights carry the activations on, if there are any, its own
  * the targets. */
 bool job_block_resume(struct job *j, uint32_t layer, struct err *e);

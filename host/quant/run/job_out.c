@@ -4,7 +4,9 @@
 
 #include "formats/shipped_text.h"
 #include "formats/write/export_plan.h"
+#include "host/base/comm.h"
 #include "host/base/out_path.h"
+#include "host/base/queue.h"
 #include "host/quant/run/job_internal.h"
 #include "host/quant/run/refine_record.h"
 
@@ -65,35 +67,84 @@ bool job_out_check(struct job *j, struct err *e)
     return err_hint(e, "give another one with --work");
 }
 
+static bool lock_out(struct job *j, struct err *e)
+{
+    const struct quantize_options *o = j->o;
+    j->made_out = os_stat(o->out_dir, NULL) == OS_ABSENT;
+    return o->format == EXPORT_GGUF ? out_lock_file(&j->out_lock, o->out_dir, e)
+                                    : out_lock_folder(&j->out_lock, o->out_dir, e);
+}
+
+static void unlock_out(struct job *j, bool ok)
+{
+    if (!j->out_lock.held)
+        return;
+    os_unlock(&j->out_lock);
+    if (!ok && j->made_out && j->o->format != EXPORT_GGUF)
+        os_remove_dir(j->out_dir);
+}
+
+bool job_out_try_lock(struct job *j, struct err *e)
+{
+    char path[4096], holder[128];
+    if (!os_path_join(path, sizeof path, j->o->work_dir, WORK_LOCK, e))
+        return false;
+    switch (os_lock(&j->work_lock, path, holder, e)) {
+    case OS_LOCK_BUSY:
+        return true;
+    case OS_LOCK_FAILED:
+        return false;
+    case OS_LOCKED:
+        break;
+    }
+    if (!lock_out(j, e)) {
+        os_unlock(&j->work_lock);
+        return false;
+    }
+    os_out_clean(j->o->work_dir);
+    return true;
+}
+
+void job_out_let_go(struct job *j)
+{
+    os_unlock(&j->work_lock);
+    unlock_out(j, false);
+}
+
 bool job_out_lock(struct job *j, struct err *e)
 {
     char path[4096];
     const struct quantize_options *o = j->o;
     if (o->dry_run)
         return true;
-    j->made_out = os_stat(o->out_dir, NULL) == OS_ABSENT;
-    if (!(o->format == EXPORT_GGUF ? out_lock_file(&j->out_lock, o->out_dir, e)
-                                   : out_lock_folder(&j->out_lock, o->out_dir, e)))
+    if (o->join && comm_size() > 1)
+        return err_set(e, ERR_USER, "--join is for processes that are not ranks of one mpirun");
+    if (!os_mkdirs(o->work_dir, e))
         return false;
-    if (!os_mkdirs(o->work_dir, e) || !os_path_join(path, sizeof path, o->work_dir, WORK_LOCK, e) ||
-        !out_lock_at(&j->work_lock, path, o->work_dir, e)) {
+    if (o->join)
+        return job_join(j, e);
+    bool ok = lock_out(j, e) && os_path_join(path, sizeof path, o->work_dir, WORK_LOCK, e) &&
+              out_lock_at(&j->work_lock, path, o->work_dir, e);
+    if (!ok) {
         if (e && e->kind == ERR_ENV && !j->work_lock.held)
-            err_hint(e, "wait until it is done, or give this run another --work folder and another -o");
+            err_hint(e, "wait until it is done, help it by the same command with --join, or give this run another -o "
+                        "and another --work folder");
         return false;
     }
     os_out_clean(o->work_dir);
-    return true;
+    if (comm_size() > 1) {
+        j->leads = comm_leads();
+        return true;
+    }
+    return job_lead(j, e);
 }
 
 void job_out_unlock(struct job *j, bool ok)
 {
-    if (j->work_lock.held) {
-        os_unlock(&j->work_lock);
+    const bool had = j->work_lock.held || j->queue;
+    queue_close(&j->queue);
+    os_unlock(&j->work_lock);
+    if (had)
         os_remove_dir(j->work_dir); /* where nothing is left in it */
-    }
-    if (j->out_lock.held) {
-        os_unlock(&j->out_lock);
-        if (!ok && j->made_out && j->o->format != EXPORT_GGUF)
-            os_remove_dir(j->out_dir);
-    }
+    unlock_out(j, ok);
 }

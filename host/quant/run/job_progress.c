@@ -4,6 +4,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/base/queue.h"
 #include "host/base/stop_point.h"
 #include "host/model/end_to_end.h"
 #include "host/quant/run/job_internal.h"
@@ -404,6 +405,22 @@ static void part_work(const struct job *j, struct block_items b, bool windows, d
     by_kind[WORK_STORE] += job_store_work(b);
 }
 
+void job_skip_linear(struct job *j, const struct matrix *i)
+{
+    eta_skip(&j->eta, WORK_ROUND, job_round_work(j, i));
+    eta_skip(&j->eta, WORK_LEARN, job_learn_work(j, i, lone_steps(j, i)));
+    j->found = true;
+}
+
+void job_skip_part(struct job *j, struct block_items part)
+{
+    double skip[ETA_KINDS] = {0};
+    part_work(j, part, false, skip);
+    for (unsigned i = 0; i < ETA_KINDS; i++)
+        eta_skip(&j->eta, i, skip[i]);
+    j->found = true;
+}
+
 /* A block. */
 static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_KINDS])
 {
@@ -588,7 +605,8 @@ struct progress_event job_event(const struct job *j, const char *phase)
                                    .detail = j->detail[0] ? j->detail : NULL,
                                    .block = in_block ? j->layer + 1 : 0,
                                    .blocks = in_block ? j->plan.n_layers : 0,
-                                   .loss = NAN};
+                                   .loss = NAN,
+                                   .processes = queue_processes(j->queue)};
 }
 
 struct walk job_walk(struct job *j, struct acts *acts, uint32_t windows)

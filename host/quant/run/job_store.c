@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "host/base/num.h"
+#include "host/base/queue.h"
 #include "host/base/stop_point.h"
 #include "host/quant/run/job_internal.h"
 
@@ -68,6 +69,24 @@ static void report_part(struct job *j, uint32_t layer, struct block_items part, 
     j->out->blocks_done += last;
 }
 
+/* By whichever process comes first. What was kept of the block's steps for others has served then. */
+static bool put_part(struct job *j, struct err *e)
+{
+    const struct block_writing *w = &j->writing;
+    char unit[UNIT_NAME_CAP];
+    enum queue_turn turn;
+    snprintf(unit, sizeof unit, "block-%04u-part-%04u-store", w->layer, w->result.part);
+    while ((turn = queue_take(j->queue, unit, e)) == QUEUE_BUSY)
+        os_sleep_ms(QUEUE_WAIT_MS);
+    bool ok = turn == QUEUE_MINE &&
+              ((job_shared(j) && store_part_written(j->store, w->layer, w->result.part)) ||
+               store_put_part(j->store, w->layer, w->items, w->result.q, w->result.report, w->result.stages, e));
+    if (ok && j->queue && w->result.part == 0)
+        store_drop_units(j->store, w->layer, w->items);
+    queue_give_back(j->queue, unit);
+    return ok;
+}
+
 /* The thread's. */
 static bool write_part(void *ctx, struct err *e)
 {
@@ -77,7 +96,7 @@ static bool write_part(void *ctx, struct err *e)
     for (uint32_t i = 0; i < w->result.n; i++)
         if (w->result.q[i].codes)
             w->result.report[i].stats = code_stats_of(&w->result.q[i], w->result.q[i].spec.type);
-    if (!store_put_part(j->store, w->layer, w->items, w->result.q, w->result.report, w->result.stages, e))
+    if (!put_part(j, e))
         return err_context(e, "%s", config_layer_name(j->m->cfg, w->layer, name, sizeof name));
     stop_point("block", NULL);
     return true;
@@ -143,7 +162,9 @@ bool job_report_stored(struct job *j, uint32_t layer, uint32_t part, struct err 
 
 bool job_end_part(struct job *j, uint32_t layer, struct block_result *r, struct err *e)
 {
-    const struct block_items part = store_part(plan_block(&j->plan, layer), r->part);
+    const struct block_items b = plan_block(&j->plan, layer), part = store_part(b, r->part);
+    if (r->part >= store_parts(b)) /* all are told of */
+        return true;
     if (store_has_part(j->store, layer, r->part)) {
         bool ok = job_report_stored(j, layer, r->part, e);
         r->part++;

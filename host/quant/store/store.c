@@ -111,7 +111,7 @@ static bool is_block(void *ctx, const char *name, struct err *e)
     return true;
 }
 
-static bool open_manifest(struct store *s, const struct store_field *fields, size_t n, const char *accept,
+static bool open_manifest(struct store *s, const struct store_field *fields, size_t n, const char *accept, bool joins,
                           struct err *e)
 {
     char path[4096];
@@ -126,8 +126,12 @@ static bool open_manifest(struct store *s, const struct store_field *fields, siz
         *e = why;
         return false;
     }
+    if (!s->manifest && joins) {
+        *e = why;
+        return e->kind || err_set(e, ERR_ENV, "%s is not there any more", path);
+    }
     /* Where no block is finished, nothing speaks against another run. */
-    bool any = false;
+    bool any = joins;
     os_list(s->dir, is_block, &any, NULL);
     if (s->manifest && !any) {
         manifest_free(&s->manifest);
@@ -143,7 +147,7 @@ static bool open_manifest(struct store *s, const struct store_field *fields, siz
         return false;
     hash_hex(manifest_run(s->manifest), s->run);
     const char *text = manifest_text(s->manifest);
-    return (!write && !changed) || os_write_file(path, text, strlen(text), e);
+    return joins || (!write && !changed) || os_write_file(path, text, strlen(text), e);
 }
 
 bool store_recorded(const char *dir, const char *field, char *out, size_t cap)
@@ -162,8 +166,8 @@ bool store_recorded(const char *dir, const char *field, char *out, size_t cap)
 
 /* ---- opening ---- */
 
-bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
-                struct err *e)
+static bool open_store(struct store **out, const char *dir, const struct store_field *fields, size_t n,
+                       const char *accept, bool joins, struct err *e)
 {
     struct store *s = calloc(1, sizeof *s);
     if (!s)
@@ -171,13 +175,31 @@ bool store_open(struct store **out, const char *dir, const struct store_field *f
     bool ok = strlen(dir) < sizeof s->dir || err_set(e, ERR_USER, "the path is too long: %.200s", dir);
     if (ok)
         strcpy(s->dir, dir);
-    if (!ok || !os_mkdirs(dir, e) || !open_manifest(s, fields, n, accept, e)) {
+    if (!ok || !os_mkdirs(dir, e) || !open_manifest(s, fields, n, accept, joins, e)) {
         store_close(&s);
         return false;
     }
     store_open_scales(s);
     *out = s;
     return true;
+}
+
+bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
+                struct err *e)
+{
+    return open_store(out, dir, fields, n, accept, false, e);
+}
+
+bool store_join(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
+                struct err *e)
+{
+    return open_store(out, dir, fields, n, accept, true, e);
+}
+
+bool store_begun(const char *dir)
+{
+    char path[4096];
+    return os_path_join(path, sizeof path, dir, MANIFEST, NULL) && os_stat(path, NULL) == OS_FILE;
 }
 
 void store_close(struct store **s)
@@ -392,6 +414,95 @@ bool store_write_block(struct store *s, uint32_t layer, struct block_items b, co
     return ok;
 }
 
+bool store_part_written(const struct store *s, uint32_t layer, uint32_t part)
+{
+    char path[4096];
+    struct err e = {0};
+    struct safetensors *f = NULL;
+    bool whole = part_path(s, layer, part, path, sizeof path, &e) && os_stat(path, NULL) == OS_FILE &&
+                 store_open_whole(&f, path, s->run, NULL, &e);
+    safetensors_close(&f);
+    return whole;
+}
+
+/* ---- before a block is finished ---- */
+
+const char *store_unit_linear(const struct matrix *item, char out[UNIT_NAME_CAP])
+{
+    snprintf(out, UNIT_NAME_CAP, "block-%04u-linear-%03u", item->layer, item->place);
+    return out;
+}
+
+const char *store_unit_half(uint32_t layer, enum block_half half, char out[UNIT_NAME_CAP])
+{
+    snprintf(out, UNIT_NAME_CAP, "block-%04u-half-%d", layer, (int)half);
+    return out;
+}
+
+static bool unit_path(const struct store *s, const char *unit, char *out, size_t cap, struct err *e)
+{
+    char name[UNIT_NAME_CAP + 16];
+    snprintf(name, sizeof name, "%s.safetensors", unit);
+    return store_path(s, name, out, cap, e);
+}
+
+bool store_put_unit(const struct store *s, const char *unit, struct block_items items, const struct qlinear *linears,
+                    const struct linear_report *reports, const struct stage_report *stages, struct err *e)
+{
+    struct block_header h = {0};
+    char path[4096];
+    bool ok = unit_path(s, unit, path, sizeof path, e) && header_make(&h, s, items, reports, stages, e) &&
+              write_part(path, &h, items, linears, e);
+    header_free(&h);
+    return ok;
+}
+
+bool store_has_unit(const struct store *s, const char *unit)
+{
+    char path[4096];
+    return unit_path(s, unit, path, sizeof path, NULL) && os_stat(path, NULL) == OS_FILE;
+}
+
+bool store_get_unit(const struct store *s, const char *unit, struct block_items items, struct qlinear *linears,
+                    struct linear_report *reports, struct stage_report *stages)
+{
+    char path[4096];
+    struct err e = {0};
+    struct safetensors *f = NULL;
+    if (!store_has_unit(s, unit) || !unit_path(s, unit, path, sizeof path, &e))
+        return false;
+    bool ok = store_open_whole(&f, path, s->run, NULL, &e);
+    for (uint32_t i = 0; ok && i < items.n; i++) {
+        const struct matrix *item = &items.items[i];
+        struct qlinear q;
+        if (!item->coded)
+            continue;
+        ok = linear_get(f, unit, s->dir, item, &q, &e);
+        if (ok) {
+            qlinear_free(&linears[i]);
+            linears[i] = q;
+            snprintf(reports[i].module, sizeof reports[i].module, "%s", item->module);
+            linear_report_scan(safetensors_metadata(f, item->module), &reports[i]);
+        }
+    }
+    for (int i = 0; ok && stages && i < HALF_COUNT; i++)
+        if (safetensors_metadata(f, stage_keys[i]))
+            stage_report_scan(safetensors_metadata(f, stage_keys[i]), &stages[i]);
+    safetensors_close(&f);
+    return ok;
+}
+
+void store_drop_units(const struct store *s, uint32_t layer, struct block_items items)
+{
+    char name[UNIT_NAME_CAP], path[4096];
+    for (uint32_t i = 0; i < items.n; i++)
+        if (unit_path(s, store_unit_linear(&items.items[i], name), path, sizeof path, NULL))
+            os_remove(path);
+    for (int i = 0; i < HALF_COUNT; i++)
+        if (unit_path(s, store_unit_half(layer, (enum block_half)i, name), path, sizeof path, NULL))
+            os_remove(path);
+}
+
 /* What is in a part's file, or of such a part in that of part 0. */
 static bool check_part(struct store *s, struct block_items part, struct err *e)
 {
@@ -431,6 +542,19 @@ static void look_at(struct store *s, uint32_t layer, uint32_t part, struct block
     log_warn("%s; this %s is made again", e.msg, part ? "part" : "block");
     safetensors_close(&s->block);
     see(s, layer, part, (struct seen){.state = DAMAGED}, NULL);
+}
+
+bool store_look(struct store *s, uint32_t layer, uint32_t part, struct block_items of)
+{
+    if (!store_has_part(s, layer, part) && state_of(s, layer, part) != DAMAGED)
+        look_at(s, layer, part, of);
+    return store_has_part(s, layer, part);
+}
+
+void store_look_scales(struct store *s)
+{
+    safetensors_close(&s->scales);
+    store_open_scales(s);
 }
 
 uint32_t store_check(struct store *s, const struct plan *p)
@@ -534,8 +658,8 @@ void store_read_stages(struct store *s, uint32_t layer, struct stage_report stag
 static bool remove_own(void *ctx, const char *name, struct err *e)
 {
     static const char half_manifest[] = MANIFEST ".";
-    static const char *const begins[] = {"block-",     "scales.safetensors", "head-importance.safetensors",
-                                         STORE_OUTPUT, STORE_SAMPLED,        KEPT,
+    static const char *const begins[] = {"block-",      "scales.safetensors", "head-importance.safetensors",
+                                         STORE_OUTPUT,  STORE_SAMPLED,        KEPT,
                                          half_manifest, STORE_COSTS};
     char path[4096];
     for (size_t i = 0; i < sizeof begins / sizeof *begins; i++)

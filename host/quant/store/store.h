@@ -8,6 +8,9 @@
  * are), MODULE.scales f32 [rows, planes*groups] or, with super-blocks, MODULE.scales f32 [rows, planes*super-blocks]
  * (d, then -dmin) and MODULE.integers i8 [rows, planes*groups] (quant_type.h); reports in __metadata__.
  *
+ * WORK/block-0007-linear-003.safetensors, WORK/block-0007-half-1.safetensors, while several processes are at block 7: the same of one
+ * linear of the block that has learned alone, of the linears of a half that is trained.
+ *
  * WORK/scales.safetensors, the last pass over scales: MODULE.scales in the shape of the blocks', the best so far. Until
  * the pass is done also what it goes on from: MODULE.now, MODULE.m, MODULE.v of that shape; `losses` f32 [steps so
  * far]. Written anew after each epoch.
@@ -40,12 +43,23 @@ struct store;
   * --accept. */
 bool store_open(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
                 struct err *e);
+/* The same of a run that another process has begun and is at: nothing is written, and what is accepted is so for this process. */
+bool store_join(struct store **out, const char *dir, const struct store_field *fields, size_t n, const char *accept,
+                struct err *e);
+/* Whether the folder says which run it is of. */
+bool store_begun(const char *dir);
 /* A field's value in the manifest of a work folder into out; false where there is none. */
 bool store_recorded(const char *dir, const char *field, char *out, size_t cap);
 void store_close(struct store **s);
 /* Looks at all blocks: checksums, then shapes and values against the plan. Warns of each file that is there and not whole.
  * Returns how many blocks are whole. */
 uint32_t store_check(struct store *s, const struct plan *p);
+/* Looks at a part that another process may have written since: what store_has_part says then. */
+bool store_look(struct store *s, uint32_t layer, uint32_t part, struct block_items of);
+/* The same of the last pass over scales. */
+void store_look_scales(struct store *s);
+/* Whether a part's file is there and whole now; any thread's. */
+bool store_part_written(const struct store *s, uint32_t layer, uint32_t part);
 /* Whether a part of a block needs no file, or is there and, by store_check, whole; whether that is so of all. How many are there. */
 bool store_has_part(const struct store *s, uint32_t layer, uint32_t part);
 bool store_has_block(const struct store *s, uint32_t layer);
@@ -60,6 +74,18 @@ bool store_put_part(const struct store *s, uint32_t layer, struct block_items pa
 /* All parts; linears and reports are [b.n]. */
 bool store_write_block(struct store *s, uint32_t layer, struct block_items b, const struct qlinear *linears,
                        const struct linear_report *reports, const struct stage_report *stages, struct err *e);
+/* What is made of a block before it is finished, for other processes (job_queue.c): items are some of its part 0, in their order, linears and
+ * reports [items.n], stages as in store_put_part; stages NULL: none. store_unit_name: of one linear, alone; of a half, trained. Reading is
+ * false where there is none, or none that is whole. store_drop_units: the block's file is there, and these have served. */
+#define UNIT_NAME_CAP 48
+const char *store_unit_linear(const struct matrix *item, char out[UNIT_NAME_CAP]);
+const char *store_unit_half(uint32_t layer, enum block_half half, char out[UNIT_NAME_CAP]);
+bool store_put_unit(const struct store *s, const char *unit, struct block_items items, const struct qlinear *linears,
+                    const struct linear_report *reports, const struct stage_report *stages, struct err *e);
+bool store_get_unit(const struct store *s, const char *unit, struct block_items items, struct qlinear *linears,
+                    struct linear_report *reports, struct stage_report *stages);
+bool store_has_unit(const struct store *s, const char *unit);
+void store_drop_units(const struct store *s, uint32_t layer, struct block_items items);
 /* The training stages of a finished block; steps 0 where there was none. */
 void store_read_stages(struct store *s, uint32_t layer, struct stage_report stages[HALF_COUNT]);
 /* One linear of a finished block, as the block left it; the caller frees it. report may be NULL. A damaged file is

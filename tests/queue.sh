@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Several processes at one run through its work folder (host/base/queue.h): the same bytes for any number of them, whichever is killed, and when;
+# what cannot be joined is refused. GSQ_QUEUE_KILLS: how many are killed (default 10).
+# shellcheck source=tests/lib/common.sh
+. "$(dirname "$0")/lib/common.sh"
+[[ -x ${build}/make_big_block ]] || skip 'GSQ_BUILD names no build with test programs'
+export GSQ_VALIDATE=0 LP_NUM_THREADS=1
+"$build/make_big_block" "$tmp/dense" --hidden 64 --intermediate 192 --heads 2 --kv 1 --layers 3 --vocab 256
+text=(--calib "$demo/calib.txt" --ctx 32 --samples 16 --steps 8 --batch 4)
+
+# start ID OPTION...: in the background; its pid into $pid, its exit code into $tmp/ID.rc.
+start() {
+    local id=$1
+    shift
+    "$gsq" quantize --join --log-level debug "$@" >"$tmp/$id.out" 2>"$tmp/$id.err" </dev/null &
+    pid=$!
+}
+# finish ID PID: its exit code into $rc.
+finish() {
+    rc=0
+    wait "$2" || rc=$?
+}
+said() { # ID: what it says at the end
+    tail -n 2 "$tmp/$1.err" | tr '\n' ' '
+}
+left() { # OUT: nothing but the result
+    check "$1: no work folder is left" test ! -e "$tmp/$1.work"
+}
+# equal NAME OPTION...: by 1, 2 and 3 processes. NAME.gguf is a file.
+equal() {
+    local name=$1 n i pids wrote
+    shift
+    for n in 1 2 3; do
+        pids=()
+        for ((i = 0; i < n; i++)); do
+            start "$i" "$@" -o "$tmp/$n-$name"
+            pids+=("$pid")
+        done
+        wrote=0
+        for ((i = 0; i < n; i++)); do
+            finish "$i" "${pids[i]}"
+            [[ $rc -eq 0 ]] || fail "$name, process $i of $n: exit $rc: $(said "$i")"
+            wrote=$((wrote + $(grep -c "bits per weight, [0-9]" "$tmp/$i.out" || true)))
+        done
+        check "$name, $n processes: one writes the result" test "$wrote" -eq 1
+        left "$n-$name"
+    done
+    check "$name: 2 processes give the bytes of one" diff -r "$tmp/1-$name" "$tmp/2-$name"
+    check "$name: 3 processes give the bytes of one" diff -r "$tmp/1-$name" "$tmp/3-$name"
+}
+equal rtn "$tmp/dense" --method rtn --bits 3 --group 64
+equal gptq "$tmp/dense" --method gptq --bits 2 --group 64 "${text[@]:0:6}"
+equal fast "$tmp/dense" --effort fast --bits 2 --group 64 "${text[@]}"
+balanced=("$tmp/dense" --effort balanced --epochs 2 --scale-epochs 2 --bits 2 --group 64 "${text[@]}")
+equal balanced "${balanced[@]}"
+equal q4_0.gguf "$tmp/dense" --format gguf --type Q4_0 --epochs 1 --scale-epochs 1 "${text[@]}"
+
+if [[ -d $shared/models/TinyStories-656K-moe-8x ]]; then
+    equal experts.gguf "$shared/models/TinyStories-656K-moe-8x" --format gguf --type Q4_0 --epochs 1 --calib "$demo/calib.txt" --ctx 32 \
+        --samples 8 --steps 4 --batch 4
+fi
+
+# ---- what each has made ----
+"$build/make_big_block" "$tmp/larger" --hidden 128 --intermediate 640 --heads 4 --kv 2 --layers 3 --vocab 512
+fast=("$tmp/larger" --effort fast --bits 2 --group 64 "${text[@]:0:6}" --steps 60)
+start 0 "${fast[@]}" -o "$tmp/shared" --json
+first=$pid
+until [[ -e $tmp/shared.work/manifest.json ]]; do sleep 0.05; done
+start 1 "${fast[@]}" -o "$tmp/shared" --json
+expect 'another gsq without --join' 3 'another gsq is writing' '--join' -- "$gsq" quantize -q "${fast[@]}" -o "$tmp/shared"
+expect 'another seed' 2 'belongs to another run: its seed is' 'repeat the earlier' -- \
+    "$gsq" quantize -q --join "${fast[@]}" -o "$tmp/shared" --seed 5
+finish 1 "$pid"
+check "one that joins a run: exit $rc" grep -q '"helped":true' "$tmp/1.out"
+finish 0 "$first"
+check "  and the one that began it: exit $rc, it tells of 2 processes" grep -q '"event":"progress".*"processes":2' "$tmp/0.out"
+made=("$(field linears_made "$tmp/0.out")" "$(field linears_made "$tmp/1.out")")
+check "  ${made[0]} and ${made[1]} of 21 linears made" test "${made[0]}" -lt 21 -a "${made[1]}" -gt 0 -a $((made[0] + made[1])) -ge 21
+left shared
+
+# ---- kill -9 of one, and another comes ----
+kills=${GSQ_QUEUE_KILLS:-10}
+RANDOM=11
+declare -A at_work=()
+for ((i = 0; i < 2; i++)); do
+    start "k$i" "${balanced[@]}" -o "$tmp/killed"
+    at_work[$pid]=k$i
+done
+done_kills=0
+for ((i = 2; i < kills + 2; i++)); do
+    sleep "$((RANDOM % 2)).$((RANDOM % 10))$((RANDOM % 10))"
+    pids=("${!at_work[@]}")
+    victim=${pids[RANDOM % ${#pids[@]}]}
+    if kill -9 "$victim" 2>/dev/null; then
+        done_kills=$((done_kills + 1))
+    fi
+    wait "$victim" 2>/dev/null || true
+    unset "at_work[$victim]"
+    start "k$i" "${balanced[@]}" -o "$tmp/killed"
+    at_work[$pid]=k$i
+done
+for victim in "${!at_work[@]}"; do
+    finish "${at_work[$victim]}" "$victim"
+    [[ $rc -eq 0 ]] || fail "a process that was not killed: exit $rc: $(said "${at_work[$victim]}")"
+done
+check "$done_kills of $kills processes killed: the same bytes" diff -r "$tmp/1-balanced" "$tmp/killed"
+left killed
+
+# ---- one that is halted with a unit in hand is not waited for ----
+export GSQ_QUEUE_SECONDS=2
+start 0 "${fast[@]}" -o "$tmp/halted"
+first=$pid
+until [[ -e $tmp/halted.work/manifest.json ]]; do sleep 0.05; done
+start 1 "${fast[@]}" -o "$tmp/halted"
+until grep -q -- "-$pid-" "$tmp"/halted.work/lease-block-* 2>/dev/null || ! kill -0 "$first"; do sleep 0.02; done
+kill -STOP "$pid"
+finish 0 "$first"
+check "one is halted, and the other finishes: exit $rc" diff -r "$tmp/shared" "$tmp/halted"
+kill -CONT "$pid"
+finish 1 "$pid"
+check "  which the halted one finds out: exit $rc: $(cat "$tmp/1.out")" test "$rc" -eq 0
+left halted
+done_testing
