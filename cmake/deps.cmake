@@ -70,13 +70,27 @@ if(NOT WIN32)
     target_link_libraries(gsq_dep_threads INTERFACE Threads::Threads $<$<NOT:$<PLATFORM_ID:Darwin>>:rt>)
 endif()
 if(GSQ_MPI)
-    # Any engine that CMake finds; -DMPI_C_COMPILER=mpicc.mpich takes another one.
-    find_package(MPI 3.1 COMPONENTS C)
-    if(NOT MPI_C_FOUND)
-        gsq_missing("MPI 3.1, for -DGSQ_MPI=ON" "libopenmpi-dev or libmpich-dev" msmpi)
-    endif()
     add_library(gsq_dep_mpi INTERFACE)
-    target_link_libraries(gsq_dep_mpi INTERFACE MPI::MPI_C)
+    if(WIN32)
+        # MS-MPI, whose SDK sets these variables; as a cross-compiler's they are paths of this system. It says that it is MPI 2.0 and has
+        # what is used here of 3.0. Its header is in the open (github.com/microsoft/Microsoft-MPI, src/include/mpi.h), and an import library
+        # comes of src/mpi/msmpi/dll/msmpi.def: x86_64-w64-mingw32-dlltool -d msmpi.def -D msmpi.dll -l libmsmpi.a.
+        find_path(GSQ_MSMPI_INCLUDE mpi.h PATHS "$ENV{MSMPI_INC}" NO_CMAKE_FIND_ROOT_PATH NO_DEFAULT_PATH)
+        find_library(GSQ_MSMPI_LIBRARY NAMES msmpi libmsmpi PATHS "$ENV{MSMPI_LIB64}" NO_CMAKE_FIND_ROOT_PATH NO_DEFAULT_PATH)
+        if(NOT GSQ_MSMPI_INCLUDE OR NOT GSQ_MSMPI_LIBRARY)
+            message(FATAL_ERROR "-DGSQ_MPI=ON on Windows needs MS-MPI: mpi.h in the folder that the environment's MSMPI_INC names, msmpi.lib or "
+                                "libmsmpi.a in that of MSMPI_LIB64. Its SDK sets them; cmake/deps.cmake says where else they come from.\n")
+        endif()
+        target_include_directories(gsq_dep_mpi SYSTEM INTERFACE ${GSQ_MSMPI_INCLUDE})
+        target_link_libraries(gsq_dep_mpi INTERFACE ${GSQ_MSMPI_LIBRARY})
+    else()
+        # Any engine that CMake finds; -DMPI_C_COMPILER=mpicc.mpich takes another one.
+        find_package(MPI 3.1 COMPONENTS C)
+        if(NOT MPI_C_FOUND)
+            gsq_missing("MPI 3.1, for -DGSQ_MPI=ON" "libopenmpi-dev or libmpich-dev" msmpi)
+        endif()
+        target_link_libraries(gsq_dep_mpi INTERFACE MPI::MPI_C)
+    endif()
 endif()
 gsq_dep(cjson cjson/cJSON.h libcjson-dev cjson cjson)
 gsq_dep(pcre2 pcre2.h libpcre2-dev pcre2 pcre2-8 pcre2-8-static)

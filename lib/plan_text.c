@@ -452,6 +452,10 @@ static cJSON *ranks_json(const struct plan_ranks *r)
         const struct plan_layout *l = &r->layouts[i];
         cJSON *x = cJSON_CreateObject();
         cJSON_AddNumberToObject(x, "ranks", l->ranks);
+        cJSON *shares = cJSON_AddObjectToObject(x, "shares");
+        for (uint32_t k = 0; k < l->n_kinds; k++)
+            if (l->shares[k] > 0)
+                cJSON_AddNumberToObject(shares, l->kinds[k], l->shares[k]);
         if (l->seconds > 0) {
             cJSON_AddNumberToObject(x, "seconds", l->seconds);
             cJSON_AddNumberToObject(x, "exchange_seconds", l->exchange);
@@ -508,6 +512,7 @@ void plan_json(cJSON *j, const struct plan *p)
     cJSON_AddNumberToObject(j, "block_reach", p->block_reach);
     cJSON_AddNumberToObject(j, "block_steps", p->block_steps);
     cJSON_AddNumberToObject(j, "scale_steps", p->scale_steps);
+    cJSON_AddNumberToObject(j, "output_windows", p->output_windows);
     cJSON_AddNumberToObject(j, "micro_windows", p->micro_windows);
     cJSON_AddNumberToObject(j, "predicted_seconds", p->predicted_seconds);
     cJSON_AddNumberToObject(j, "updates_per_second", p->updates);

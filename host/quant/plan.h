@@ -21,6 +21,10 @@ struct memory_line {
 enum { PLAN_RANKS_MOST = 64, PLAN_LAYOUTS = 8 };
 struct plan_layout {
     uint32_t ranks;
+    /* Of each kind of work what the busiest rank does, as a share of what one alone does; 0: there is none. kinds: their names. */
+    const char *const *kinds;
+    uint32_t n_kinds;
+    double shares[16];
     double seconds, exchange; /* of the whole run, and of these to wait for what is exchanged; 0: not known */
 };
 struct plan_ranks {

@@ -168,8 +168,10 @@ bool job_reads_windows(const struct job *j);
 double job_half_work(const struct job *j, uint32_t layer, enum block_half half);
 /* The same where ranks share the windows. */
 double job_shared_half_work(const struct job *j, uint32_t layer, enum block_half half);
-/* All that the work comes to, as predict does it. */
+/* All that the work comes to, as predict does it; by kind. */
 double job_whole_work(const struct job *j);
+void job_work_by_kind(const struct job *j, double by_kind[ETA_KINDS]);
+extern const char *const job_work_names[ETA_KINDS];
 /* The task of training half a block, but for what is on the device. */
 struct tune_block_task job_tune_task(const struct job *j, uint32_t layer, enum block_half half);
 /* Of the same with Hessians. */

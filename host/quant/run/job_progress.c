@@ -480,12 +480,19 @@ static double export_work(const struct job *j)
     return seconds;
 }
 
-double job_whole_work(const struct job *j)
+void job_work_by_kind(const struct job *j, double by_kind[ETA_KINDS])
 {
-    double by_kind[ETA_KINDS] = {0}, sum = 0;
+    for (int i = 0; i < ETA_KINDS; i++)
+        by_kind[i] = 0;
     for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         block_work(j, layer, by_kind);
     other_work(j, by_kind);
+}
+
+double job_whole_work(const struct job *j)
+{
+    double by_kind[ETA_KINDS], sum = 0;
+    job_work_by_kind(j, by_kind);
     for (int i = 0; i < ETA_KINDS; i++)
         sum += by_kind[i];
     return sum;
@@ -563,14 +570,19 @@ void job_expect(struct job *j, bool replay)
     }
 }
 
+const char *const job_work_names[ETA_KINDS] = {
+    [WORK_CHECK] = "check",   [WORK_SAMPLE] = "sample",   [WORK_MEASURE] = "measure", [WORK_OUTPUT] = "outputs",
+    [WORK_LOAD] = "load",     [WORK_FORWARD] = "forward", [WORK_HESSIAN] = "hessian", [WORK_ROUND] = "round",
+    [WORK_LEARN] = "learn",   [WORK_TRAIN] = "train",     [WORK_SCALES] = "scales",   [WORK_STORE] = "store",
+    [WORK_EXPORT] = "export",
+};
+
 void job_judge_prediction(const struct job *j)
 {
-    static const char *const names[] = {"check", "sample", "measure", "outputs", "load",  "forward", "hessian",
-                                        "round", "learn",  "train",   "scales",  "store", "export"};
-    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+    for (unsigned i = 0; i < ETA_KINDS; i++) {
         const struct eta_kind *k = &j->eta.kind[i];
         if (k->spent > 0)
-            log_debug("time by kind: %-8s %9.2f s, predicted %9.2f s", names[i], k->spent, k->done);
+            log_debug("time by kind: %-8s %9.2f s, predicted %9.2f s", job_work_names[i], k->spent, k->done);
     }
 }
 

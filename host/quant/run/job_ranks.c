@@ -139,6 +139,15 @@ static struct plan_layout layout(const struct job *j, unsigned ranks)
     struct job other = *j;
     other.ranks = ranks;
     expect_run(&other, &x, NULL);
+    double alone[ETA_KINDS], shared[ETA_KINDS];
+    job_work_by_kind(&other, shared);
+    other.ranks = 1;
+    job_work_by_kind(&other, alone);
+    other.ranks = ranks;
+    out.kinds = job_work_names;
+    out.n_kinds = ETA_KINDS;
+    for (int i = 0; i < ETA_KINDS; i++)
+        out.shares[i] = alone[i] > 0 ? shared[i] / alone[i] : 0;
     if (j->speed.model.measured && (ranks == 1 || j->plan.ranks.link > 0)) {
         out.exchange = ranks > 1 ? (double)all_waits(&x) / j->plan.ranks.link + device_way(j, &x) : 0;
         out.seconds = job_whole_work(&other) + out.exchange;
@@ -154,8 +163,9 @@ static void plan_memory_of_rank(struct job *j)
     struct rehearsal held;
     uint64_t room = 0;
     as_if.as_if_ranks = r->n;
-    r->device_bytes =
-        j->cmd && rehearse(&held, &as_if, j->m, j->o, UINT64_MAX, NULL) ? held.peak : j->plan.device_bytes;
+    r->device_bytes = j->plan.device_bytes;
+    if (rehearse(&held, &as_if, j->m, j->o, j->plan.device_limit, NULL))
+        r->device_bytes = min_u64(r->device_bytes, held.peak);
     for (uint32_t layer = 0; job_reads_windows(j) && layer < j->plan.n_layers; layer++)
         for (int half = 0; half < HALF_COUNT; half++) {
             const struct tune_block_task t = job_tune_task(j, layer, (enum block_half)half);
