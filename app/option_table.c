@@ -526,11 +526,11 @@ const struct option options[] = {
     {"reach", 0, "X", OPT_F32, NUM(q.reach, 0.001, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "how far a weight's logits can move in all steps, as a multiple of the paper's schedule; scales both learning rates"},
     {"correction", 0, "X", OPT_F32, NUM(q.correction, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
-     "the share of what was lost before a linear, in blocks quantized so far, that it makes good where it starts on its own; by "
-     "default 0.5 where linears learn alone (quick, fast), else 0. Not in models with experts, nor for latent attention"},
+     "the share of what was lost before a linear, in blocks quantized so far, that it makes good where it learns on its own or "
+     "starts so; by default 0.5, with --method gptq 0. Not in models with experts, nor for latent attention"},
     {"output-hessian", 0, "W", OPT_NAME, NAME(q.output_hessian, OUTPUT_HESSIAN), "auto", ON(QUANTIZE), SECTION_METHOD,
      "linears that learn alone: also weigh errors of their outputs by what these cost the model's predictions, found in one pass "
-     "forward and back. auto: where that is all they learn by (quick, fast) and gsq can go back through the model; on, off"},
+     "forward and back. auto: where they do and gsq can go back through the model; on, off"},
     {"epochs", 0, "N", OPT_U32, NUM(q.epochs, 0, 1000), NULL, ON(QUANTIZE), SECTION_METHOD,
      "block objective (halves of a block trained together on their outputs): epochs over the windows; 0: none"},
     {"batch", 0, "N", OPT_U32, NUM(q.batch, 0, 65536), NULL, ON(QUANTIZE), SECTION_METHOD,

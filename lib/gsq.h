@@ -295,7 +295,7 @@ struct gsq_quantize_options {
     const char *start;          /* of the training together: "hessian", "gptq", "rtn" */
     float scale_lr;             /* pass over scales: most that a step moves a scale, as a share of its size */
     uint32_t scale_batch;       /* there: windows per step */
-    /* Whether a linear alone learns by what its outputs' errors cost the model, too: "auto", where that is all it learns by; "on",
+    /* Whether a linear alone learns by what its outputs' errors cost the model, too: "auto", where gsq can go back through the model; "on",
      * "off". */
     const char *output_hessian;
     const char *const *more_calib; /* further calibration texts: a window of each in turn; at most 31 */

@@ -85,7 +85,7 @@ void quantize_set_effort(struct quantize_options *o, enum effort effort)
         uint32_t samples, steps, epochs, batch, scale_epochs;
     } levels[EFFORT_COUNT] = {
         [EFFORT_QUICK] = {64, 125, 0, 4, 0},     [EFFORT_FAST] = {128, 250, 0, 4, 0},
-        [EFFORT_BALANCED] = {192, 125, 5, 4, 1}, [EFFORT_BEST] = {512, 125, 10, 4, 2},
+        [EFFORT_BALANCED] = {448, 125, 2, 4, 1}, [EFFORT_BEST] = {896, 125, 5, 4, 2},
         [EFFORT_PAPER] = {4096, 500, 20, 0, 5}, /* batch 0: 1280 steps */
     };
     o->effort = effort;
@@ -114,7 +114,7 @@ float quantize_correction(const struct quantize_options *o)
 {
     if (o->method == METHOD_RTN || quantize_diagonal(o))
         return 0;
-    return o->correction >= 0 ? o->correction : o->method == METHOD_GSQ && o->block.epochs == 0 ? CORRECTION : 0;
+    return o->correction >= 0 ? o->correction : o->method == METHOD_GSQ ? CORRECTION : 0;
 }
 
 /* Epochs that a short text may bring an effort to. */
@@ -131,7 +131,7 @@ bool quantize_fit_text(struct quantize_options *o, uint32_t windows)
     uint32_t epochs = o->block.epochs;
     if (kept && epochs && windows) {
         uint64_t as_long = ((uint64_t)epochs * o->samples + windows / 2) / windows;
-        uint64_t most = max_u64(epochs, min_u64(2 * epochs, EPOCHS_MOST));
+        uint64_t most = max_u64(epochs, min_u64(4 * epochs, EPOCHS_MOST));
         o->block.epochs = (uint32_t)min_u64(as_long, most);
     }
     o->samples = windows;

@@ -133,7 +133,7 @@ struct quantize_options {
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
     uint32_t holdout;      /* how many of the windows only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
-    float correction;      /* see quantize_correction; below 0: 0.5 where linears learn alone, else 0 */
+    float correction;      /* see quantize_correction; below 0: 0.5 for METHOD_GSQ, else 0 */
     enum output_hessian output_hessian;
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;

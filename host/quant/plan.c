@@ -18,8 +18,8 @@ bool plan_scales(const struct quantize_options *o)
 bool plan_output_hessian(const struct quantize_options *o)
 {
     return o->method == METHOD_GSQ && !quantize_diagonal(o) &&
-           (o->output_hessian == OUTPUT_HESSIAN_ON ||
-            (o->output_hessian == OUTPUT_HESSIAN_AUTO && !plan_block_objective(o)));
+           (o->output_hessian == OUTPUT_HESSIAN_ON || (o->output_hessian == OUTPUT_HESSIAN_AUTO &&
+                                                       !(plan_block_objective(o) && o->block.start != START_HESSIAN)));
 }
 
 bool plan_teacher(const struct quantize_options *o)
