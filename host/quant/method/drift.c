@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "host/base/num.h"
+#include "host/gpu/gpu_share.h"
 
 bool drift_create_half(struct drift d[INPUT_COUNT], struct model *m, struct gpu_arena *arena,
                        const struct block_weights *w, enum block_half half, struct err *e)
@@ -30,20 +31,69 @@ static struct gpu_matrix from(struct gpu_view v, uint32_t ld, uint64_t row, uint
     return (struct gpu_matrix){gpu_slice(v, at, v.size - at), ld};
 }
 
+static uint32_t tile_at(uint32_t n, uint32_t i)
+{
+    return (uint32_t)min_u64(HESSIAN_TILE, n - i);
+}
+
+/* Which rank sums the rows from i on. */
+static unsigned owner(uint32_t i, unsigned ranks)
+{
+    return i / HESSIAN_TILE % ranks;
+}
+
 void drift_add(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view lost, struct gpu_view x, uint32_t tokens,
                float factor)
 {
-    gpu_gemm(cmd, &(struct gpu_product){.a = {lost, d->rows},
-                                        .b = {x, d->n},
-                                        .c = {d->sum, d->n},
-                                        .m = d->rows,
-                                        .n = d->n,
-                                        .k = tokens,
-                                        .alpha = factor,
-                                        .beta = 1,
-                                        .a_transposed = true,
-                                        .b_transposed = true,
-                                        .use = GEMM_STEERING});
+    for (uint32_t i = 0; i < d->rows; i += HESSIAN_TILE) {
+        if (d->shared && owner(i, comm_size()) != comm_rank())
+            continue;
+        const enum gpu_part before = gpu_part_begin(cmd, d->shared ? GPU_PART_UNITS : GPU_PART_OWN);
+        gpu_gemm(cmd, &(struct gpu_product){.a = from(lost, d->rows, 0, i),
+                                            .b = {x, d->n},
+                                            .c = from(d->sum, d->n, i, 0),
+                                            .m = tile_at(d->rows, i),
+                                            .n = d->n,
+                                            .k = tokens,
+                                            .alpha = factor,
+                                            .beta = 1,
+                                            .a_transposed = true,
+                                            .b_transposed = true,
+                                            .use = GEMM_STEERING});
+        gpu_part_end(cmd, before);
+    }
+}
+
+bool drift_exchange(struct gpu_cmd *cmd, struct drift *d, struct err *e)
+{
+    const uint64_t row = d->n * sizeof(float);
+    d->shared = false;
+    if (comm_size() == 1)
+        return true;
+    void *room = malloc(HESSIAN_TILE * row);
+    bool ok = comm_agree(room || err_nomem(e, "rows of drift between ranks", HESSIAN_TILE * row), e);
+    for (uint32_t i = 0; ok && i < d->rows; i += HESSIAN_TILE)
+        ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(d->sum, i * row, tile_at(d->rows, i) * row), owner(i, comm_size()),
+                       room, e);
+    ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
+    free(room);
+    return ok;
+}
+
+void drift_expect(struct comm_expected *x, const struct model *m, uint32_t layer, enum block_half half)
+{
+    const struct block_part *p;
+    bool normed = false;
+    for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
+        normed = normed || p->role == (half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM);
+    for (int in = 0; in < INPUT_COUNT; in++) {
+        const bool last = input_is_last((enum input)in);
+        const uint32_t n = block_input_cols(model_block(m, layer), half, (enum input)in),
+                       rows = last ? m->cfg->hidden_size : n;
+        for (uint32_t i = 0; n && !(last && normed) && i < rows; i += HESSIAN_TILE)
+            comm_expect_broadcast(x, COMM_HESSIANS, tile_at(rows, i) * (uint64_t)n * sizeof(float), owner(i, x->ranks),
+                                  1);
+    }
 }
 
 double drift_products(struct block_shape block, enum block_half half, uint32_t hidden)
@@ -57,11 +107,6 @@ double drift_products(struct block_shape block, enum block_half half, uint32_t h
 }
 
 /* ---- solving ---- */
-
-static uint32_t tile_at(uint32_t n, uint32_t i)
-{
-    return (uint32_t)min_u64(HESSIAN_TILE, n - i);
-}
 
 /* What lies above the diagonal is undefined, and products read whole tiles. */
 static bool clear_above(struct gpu_cmd *cmd, struct gpu_view factor, uint32_t n, struct gpu_view tile, struct err *e)

@@ -8,12 +8,15 @@
 #ifndef QUANT_DRIFT_H
 #define QUANT_DRIFT_H
 
+#include "host/base/comm.h"
 #include "host/quant/method/hessian.h"
 
 struct drift {
     struct gpu_view sum; /* [rows, n]; empty: nothing is made good */
     uint32_t rows, n;
     bool last; /* of what the half gives, whose rows it has; else of inputs, and rows is n */
+    bool
+        shared; /* each rank sums some rows, HESSIAN_TILE at a time, of all tokens; drift_exchange brings them together */
 };
 /* Zeroed; of each input of a half that plan_corrects says has one. With post norms the last linear has none: what it gives is
  * not what the half adds. */
@@ -22,6 +25,10 @@ bool drift_create_half(struct drift d[INPUT_COUNT], struct model *m, struct gpu_
 /* sum += factor * lost^T x for lost[tokens, rows] and x[tokens, n]. factor as of hessian_add. */
 void drift_add(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view lost, struct gpu_view x, uint32_t tokens,
                float factor);
+/* Of a shared one, when all is added: every rank has all rows then. Waits for the device. */
+bool drift_exchange(struct gpu_cmd *cmd, struct drift *d, struct err *e);
+/* What that sends, of those of a half that drift_create_half makes. */
+void drift_expect(struct comm_expected *x, const struct model *m, uint32_t layer, enum block_half half);
 /* Multiply-adds that a half's take for each token. */
 double drift_products(struct block_shape block, enum block_half half, uint32_t hidden);
 /* w[rows, cols] += share * M H^-1 for the linear's rows [row0, row0 + rows). factor: GPTQ's of H (gptq_factor), in whose square of tiles on the diagonal what is above

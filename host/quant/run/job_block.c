@@ -188,8 +188,10 @@ static bool gather_pass(struct job *j, enum block_half half, const struct block_
     progress_meter(&j->watch,
                    sums_products(j, sums, turn) + (turn == TURN_FIRST ? 0 : half_products(j, half, turn == TURN_LAST)));
     struct walk k = job_walk(j, j->acts, j->plan.samples);
-    for (int in = 0; in < INPUT_COUNT; in++)
+    for (int in = 0; in < INPUT_COUNT; in++) {
         sums->h[in].shared = has_turn((enum input)in, turn) && sums->h[in].n && sums->h[in].pieces <= 1;
+        sums->drift[in].shared = has_turn((enum input)in, turn) && sums->drift[in].sum.size;
+    }
     if (batch_create(&b, j->scratch, j->m, k.batch, turn != TURN_ALL, e)) {
         k.staging = b.hidden;
         while (ok && walk_next(&k, e))
@@ -197,8 +199,8 @@ static bool gather_pass(struct job *j, enum block_half half, const struct block_
     }
     ok = walk_end(&k, ok ? e : NULL) && ok;
     for (int in = 0; in < INPUT_COUNT; in++)
-        if (ok && sums->h[in].shared)
-            ok = hessian_exchange(j->cmd, &sums->h[in], e);
+        ok = ok && (!sums->h[in].shared || hessian_exchange(j->cmd, &sums->h[in], e)) &&
+             (!sums->drift[in].shared || drift_exchange(j->cmd, &sums->drift[in], e));
     job_end(j);
     gpu_arena_reset(j->scratch, mark);
     return ok;

@@ -94,7 +94,8 @@ double job_hessian_work(const struct job *j, uint32_t layer, enum block_half hal
                j->plan.ctx;
     }
     if (plan_corrects(&j->plan, j->o, half, plan_block(&j->plan, layer)))
-        ops += drift_products(model_block(j->m, layer), half, j->m->cfg->hidden_size) * j->plan.samples * j->plan.ctx;
+        ops += drift_products(model_block(j->m, layer), half, j->m->cfg->hidden_size) / j->ranks * j->plan.samples *
+               j->plan.ctx;
     return job_half_work(j, layer, half) + hessian_seconds(j, ops);
 }
 

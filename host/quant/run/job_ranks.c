@@ -8,6 +8,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/base/os.h"
+#include "host/quant/method/drift.h"
 #include "host/quant/method/output_hessian.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_scales.h"
@@ -56,6 +57,8 @@ static void expect_half(const struct job *j, struct comm_expected *x, uint32_t l
         if (n && block_input_pieces(shape, half, (enum input)in) <= 1)
             hessian_expect(x, n, j->plan.holdout > 0);
     }
+    if (plan_corrects(&j->plan, j->o, half, b))
+        drift_expect(x, j->m, layer, half);
     for (uint32_t i = 0; i < t.block.n; i++) {
         const struct matrix *item = &t.block.items[i];
         if (item->part->half == half && item->coded)
