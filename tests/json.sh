@@ -20,7 +20,7 @@ lines q quantize "$demo" -o "$tmp/q" "${calib[@]}" --steps 5 --epochs 1 --scale-
 lines gguf quantize "$demo" -o "$tmp/q.gguf" --type Q2_K --method rtn
 lines refine quantize "$demo" --refine "$tmp/q.gguf" -o "$tmp/r.gguf" "${calib[@]}" --effort fast --steps 5
 lines f16 quantize "$demo" -o "$tmp/f16.gguf" --type F16
-lines dry quantize "$demo" -o "$tmp/dry" --dry-run
+lines dry quantize "$demo" -o "$tmp/dry" --dry-run --ranks 3 --link 25Gb/s
 lines eval eval "$demo" --text "$demo/eval.txt" --ctx 64 --windows 2
 echo '{"question": "Once upon", "choices": ["a time", "zzz"], "answer": 0}' >"$tmp/tasks.jsonl"
 lines tasks eval "$demo" --tasks "$tmp/tasks.jsonl"

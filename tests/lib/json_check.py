@@ -8,7 +8,8 @@ import re
 import sys
 
 # Objects whose keys are names of things.
-FREE = {"plan.device_memory", "result of devices.kernels", "result of devices.choice", "result of bench.choice"}
+FREE = {"plan.device_memory", "plan.ranks.waits", "plan.ranks.layouts[].shares", "plan.ranks.rank[].sent", "plan.ranks.rank[].received",
+        "rank.sent", "rank.received", "rank.planned_sent", "rank.planned_received", "result of devices.kernels", "result of devices.choice", "result of bench.choice"}
 
 
 def read_document(path):
@@ -17,7 +18,9 @@ def read_document(path):
     for line in open(path, encoding="utf-8"):
         head = re.match(r"#+ `(.*)`$", line)
         if head:
-            current = sections.setdefault(head.group(1), set())
+            current = set()
+            for name in head.group(1).split("`, `"):  # of one make
+                current = sections.setdefault(name, current)
         elif line.startswith("## "):
             current = set()  # of something else
         elif line.startswith("|"):
