@@ -104,10 +104,10 @@ static bool sum_losses(struct end_to_end *w, uint32_t n, const struct end_to_end
     const uint32_t pieces = pieces_of(w, n), ranks = comm_size(), rounds = (uint32_t)div_up(pieces, ranks);
     const uint64_t bytes = (uint64_t)pieces * LOSS_STEP;
     const struct gpu_view at = gpu_slice(w->bwd.dnorm, 0, bytes);
-    float *host = calloc((size_t)pieces * STEP + (size_t)ranks * rounds, sizeof *host),
-          *all = host + (size_t)pieces * STEP;
+    float *host = calloc((size_t)pieces * STEP + (size_t)ranks * rounds, sizeof *host);
     if (!host)
         return err_nomem(e, "losses between ranks", bytes);
+    float *all = host + (size_t)pieces * STEP;
     bool ok = gpu_download(cmd, at, host, bytes, e);
     for (uint32_t p = comm_rank(); p < pieces; p += ranks)
         all[comm_rank() * rounds + p / ranks] = host[p * STEP];
