@@ -31,7 +31,8 @@ struct args {
 
     /* every command */
     const char *device, *variant;
-    uint64_t mem_limit; /* bytes, 0: none given */
+    const char *further; /* of a list of devices those that helpers take (helpers.h); NULL: none */
+    uint64_t mem_limit;  /* bytes, 0: none given */
     uint32_t threads;
     bool json, quiet;
     enum log_level log_level;

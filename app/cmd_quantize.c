@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "app/app.h"
+#include "app/helpers.h"
 #include "app/progress_term.h"
 #include "app/report_settings.h"
 #include "host/base/clean.h"
@@ -14,6 +15,8 @@ struct run {
     const struct args *a;
     const struct gsq_quantize_options *o;
     struct progress_term term;
+    struct helpers *helpers; /* of further devices, or NULL */
+    struct err helpless;     /* why they could not be started */
 };
 
 /* ---- what the run tells ---- */
@@ -26,7 +29,9 @@ static bool on_progress(void *ctx, const struct gsq_progress *p)
 
 static void on_planned(void *ctx, const gsq_plan *plan)
 {
-    const struct run *r = ctx;
+    struct run *r = ctx;
+    if (!r->a->dry_run && !helpers_start(&r->helpers, r->a, r->a->further, &r->helpless))
+        os_request_stop();
     if (r->a->json) {
         char *json = gsq_plan_json(plan);
         cJSON *j = json_event("plan");
@@ -387,7 +392,10 @@ static bool run_all(struct run *r, gsq_device *device, const gsq_model *model, c
         tell_result(r, &result, d.name);
     if (result.reported)
         log_info("report: %s", r->o->report);
-    return app_result(ok, &why, e);
+    ok = helpers_end(&r->helpers, app_result(ok, &why, e), e);
+    if (!ok && r->helpless.kind != ERR_NONE)
+        *e = r->helpless;
+    return ok;
 }
 
 /* The library knows the files that it reads itself; these were read with the command line. */

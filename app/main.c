@@ -3,6 +3,7 @@
 
 #include "app/app.h"
 #include "app/command_line.h"
+#include "app/helpers.h"
 #include "host/base/clean.h"
 #include "host/base/comm.h"
 #include "host/base/os.h"
@@ -82,7 +83,7 @@ int main(int argc, char **argv)
     os_open_std();
     bool started = comm_start(&argc, &argv, &e), ok;
     argv = os_utf8_argv(&argc, argv);
-    ok = args_parse(&a, argc, argv, started ? &e : NULL) && started;
+    ok = args_parse(&a, argc, argv, started ? &e : NULL) && started && helpers_settle(&a, &a.further, &e);
     if (!comm_leads()) /* one of several speaks for all */
         os_silence();
     if (ok && a.version) {

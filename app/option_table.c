@@ -573,7 +573,7 @@ const struct option options[] = {
      "scale search: power of the absolute error"},
 
     {"device", 0, "N|NAME", OPT_TEXT, AT(device), "$GSQ_DEVICE, else the best", DEVICE, SECTION_COMMON,
-     "Vulkan device, by its number or part of its name in `gsq devices`"},
+     "Vulkan device of `gsq devices`, by number or part of its name; 0,1: several of them"},
     {"mem-limit", 0, "GiB", OPT_GIB, NUM(mem_limit, 0.01, 1 << 20), "what is free, less a reserve", DEVICE, SECTION_COMMON,
      "the most device memory to use"},
     {"variant", 0, "V", OPT_TEXT, AT(variant), "the best each", DEVICE, SECTION_COMMON,

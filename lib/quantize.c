@@ -391,7 +391,8 @@ static bool quantize(struct run *r, gsq_device *device, const gsq_model *model, 
     struct os_lock lock = {0};
     bool made = false;
     const struct progress progress = lib_progress(&r->progress);
-    bool ok = (!report || report_html_lock(&lock, report, folder, &made, e)) &&
+    /* One that joins writes none, unless it comes to write the model. */
+    bool ok = (!report || r->o->asked.join || report_html_lock(&lock, report, folder, &made, e)) &&
               lib_eval_text(&r->eval, r->o, model, r->o->asked.eval_windows, &progress, e) &&
               lib_device_choose(device, false, e) && run_job(r, device, &q, e);
     if (ok && q.helped) {

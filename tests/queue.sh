@@ -62,7 +62,7 @@ fi
 
 # ---- what each has made ----
 "$build/make_big_block" "$tmp/larger" --hidden 128 --intermediate 640 --heads 4 --kv 2 --layers 3 --vocab 512
-fast=("$tmp/larger" --effort fast --bits 2 --group 64 "${text[@]:0:6}" --steps 60)
+fast=("$tmp/larger" --effort fast --output-hessian off --bits 2 --group 64 "${text[@]:0:6}" --steps 40)
 start 0 "${fast[@]}" -o "$tmp/shared" --json
 first=$pid
 until [[ -e $tmp/shared.work/manifest.json ]]; do sleep 0.05; done
@@ -120,4 +120,36 @@ kill -CONT "$pid"
 finish 1 "$pid"
 check "  which the halted one finds out: exit $rc: $(cat "$tmp/1.out")" test "$rc" -eq 0
 left halted
+unset GSQ_QUEUE_SECONDS
+
+# ---- a list of devices: gsq starts the others itself ----
+helper_of() { pgrep -P "$1" || true; }
+gone() { # PID: within five seconds
+    local i
+    for ((i = 0; i < 50; i++)); do
+        [[ -n $1 && -e /proc/$1 && $(ps -o stat= -p "$1") != Z* ]] || return 0
+        sleep 0.1
+    done
+    return 1
+}
+list=("$gsq" quantize "${fast[@]}" --device 0,0 --json)
+run "${list[@]}" -o "$tmp/list"
+check "two devices: exit $rc, one result" test "$rc" -eq 0 -a "$(grep -c '"event":"result"' "$tmp/out")" -eq 1
+check "  $(field linears_made "$tmp/out") of 21 linears made by the first" test "$(field linears_made "$tmp/out")" -lt 21
+check '  the same bytes' diff -r "$tmp/shared" "$tmp/list"
+left list
+run "$gsq" quantize -q "${fast[@]}" --device 0,9 -o "$tmp/never"
+check "one of them is not there: exit $rc: $(grep '^error' "$tmp/err")" grep -q "^error: device 9: no device has the number or name '9'" "$tmp/err"
+check '  its exit code is that of all' test "$rc" -eq 2
+expect 'a list where one device is used' 2 'eval uses one device' 'several are for quantize' -- "$gsq" eval "$tmp/dense" --text "$demo/eval.txt" --device 0,0
+for signal in INT KILL; do
+    "${list[@]}" -o "$tmp/list-$signal" >"$tmp/0.out" 2>"$tmp/0.err" </dev/null &
+    first=$!
+    until compgen -G "$tmp/list-$signal.work/lease-block-*" >/dev/null; do sleep 0.05; done
+    helper=$(helper_of "$first")
+    kill "-$signal" "$first"
+    finish 0 "$first"
+    check "SIG$signal: exit $rc, and the helper ($helper) ends" gone "$helper"
+    check '  it was there' test -n "$helper" -a "$rc" -ge 128
+done
 done_testing

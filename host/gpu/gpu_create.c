@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host/base/comm.h"
 #include "host/base/log.h"
 #include "host/base/os.h"
 #include "host/gpu/gpu_cost.h"
@@ -157,7 +158,7 @@ bool gpu_create(struct gpu **out, const struct gpu_options *o, struct err *e)
     if (!gpu_instance_create(g, o->validate || (env && strcmp(env, "1") == 0), e) || !gpu_probe_all(g, &probes, &n, e))
         goto fail;
     const char *want = o->device ? o->device : os_getenv("GSQ_DEVICE");
-    const struct gpu_probe *p = gpu_probe_choose(probes, n, want, e);
+    const struct gpu_probe *p = gpu_probe_choose(probes, n, want, comm_local_rank(), comm_local_size(), e);
     if (!p)
         goto fail;
     g->probe = *p;

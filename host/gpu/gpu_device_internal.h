@@ -33,6 +33,7 @@ struct gpu_probe {
     VkPhysicalDeviceType type;
     uint32_t vendor, device;
     uint8_t cache_uuid[VK_UUID_SIZE];
+    uint32_t pci[4]; /* domain, bus, device, function; ~0: not told */
     uint32_t queue_family, timestamp_bits;
     uint32_t max_texels;      /* of one uniform texel buffer */
     uint32_t max_subgroups;   /* of one workgroup */

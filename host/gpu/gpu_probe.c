@@ -230,6 +230,16 @@ static void probe_coopmat(struct gpu_probe *p, bool bf16)
 }
 #endif
 
+static void probe_pci(struct gpu_probe *p)
+{
+    VkPhysicalDevicePCIBusInfoPropertiesEXT pci = {.sType =
+                                                       VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PCI_BUS_INFO_PROPERTIES_EXT};
+    VkPhysicalDeviceProperties2 props = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &pci};
+    vkGetPhysicalDeviceProperties2(p->physical, &props);
+    const uint32_t at[4] = {pci.pciDomain, pci.pciBus, pci.pciDevice, pci.pciFunction};
+    memcpy(p->pci, at, sizeof at);
+}
+
 static void probe_extensions(struct gpu_probe *p)
 {
     uint32_t n = 0;
@@ -238,6 +248,8 @@ static void probe_extensions(struct gpu_probe *p)
         (list = calloc(n, sizeof *list)) && vkEnumerateDeviceExtensionProperties(p->physical, NULL, &n, list) >= 0) {
         if (has_extension(list, n, VK_KHR_PUSH_DESCRIPTOR_EXTENSION_NAME))
             p->info.caps |= GPU_CAP_PUSH_DESCRIPTOR;
+        if (has_extension(list, n, VK_EXT_PCI_BUS_INFO_EXTENSION_NAME))
+            probe_pci(p);
         p->memory_budget = has_extension(list, n, VK_EXT_MEMORY_BUDGET_EXTENSION_NAME);
         p->statistics = has_extension(list, n, VK_KHR_PIPELINE_EXECUTABLE_PROPERTIES_EXTENSION_NAME);
 #ifdef VK_KHR_cooperative_matrix
@@ -368,6 +380,7 @@ static void probe_device(struct gpu_probe *p, VkPhysicalDevice physical, uint32_
     *p = (struct gpu_probe){
         .physical = physical, .type = base.deviceType, .vendor = base.vendorID, .device = base.deviceID};
     struct gpu_info *i = &p->info;
+    memset(p->pci, 0xff, sizeof p->pci);
     i->index = index;
     i->kind = kind_name(base.deviceType);
     snprintf(i->name, sizeof i->name, "%s", base.deviceName);
@@ -471,9 +484,52 @@ static void list_into(char *out, size_t cap, const struct gpu_probe *p, uint32_t
     }
 }
 
-const struct gpu_probe *gpu_probe_choose(const struct gpu_probe *p, uint32_t n, const char *want, struct err *e)
+/* Whether a comes before b on the bus, or else in the loader's order. */
+static bool is_before(const struct gpu_probe *a, const struct gpu_probe *b)
+{
+    for (size_t i = 0; i < sizeof a->pci / sizeof *a->pci; i++)
+        if (a->pci[i] != b->pci[i])
+            return a->pci[i] < b->pci[i];
+    return a->info.index < b->info.index;
+}
+
+/* The one with so many of its kind before it, counted round. */
+static const struct gpu_probe *of_kind(const struct gpu_probe *p, uint32_t n, VkPhysicalDeviceType type,
+                                       unsigned process)
+{
+    uint32_t all = 0;
+    for (uint32_t i = 0; i < n; i++)
+        all += p[i].usable && p[i].type == type;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t before = 0;
+        for (uint32_t k = 0; k < n; k++)
+            before += p[k].usable && p[k].type == type && is_before(&p[k], &p[i]);
+        if (p[i].usable && p[i].type == type && before == process % all)
+            return &p[i];
+    }
+    return NULL;
+}
+
+/* A process's own number of a list "0,1"; what is no list as it is. */
+static const char *of_list(const char *want, unsigned process, char own[16])
+{
+    if (!want || !strchr(want, ',') || strspn(want, "0123456789,") != strlen(want))
+        return want;
+    unsigned all = 1;
+    for (const char *c = want; *c; c++)
+        all += *c == ',';
+    for (unsigned skip = process % all; skip; skip--)
+        want = strchr(want, ',') + 1;
+    snprintf(own, 16, "%.*s", (int)strcspn(want, ","), want);
+    return own;
+}
+
+const struct gpu_probe *gpu_probe_choose(const struct gpu_probe *p, uint32_t n, const char *want, unsigned process,
+                                         unsigned processes, struct err *e)
 {
     const struct gpu_probe *best = NULL, *unusable = NULL;
+    char own[16];
+    want = of_list(want, process, own);
     bool any = !want || !*want;
     bool number = !any && strspn(want, "0123456789") == strlen(want) && strlen(want) < 10;
     for (uint32_t i = 0; i < n; i++) {
@@ -485,7 +541,7 @@ const struct gpu_probe *gpu_probe_choose(const struct gpu_probe *p, uint32_t n, 
             best = &p[i];
     }
     if (best)
-        return best;
+        return any && processes > 1 ? of_kind(p, n, best->type, process) : best;
     char names[400];
     list_into(names, sizeof names, p, n);
     if (unusable) {

@@ -28,14 +28,29 @@ static bool save(void *ctx, uint32_t layer, const float *const *tiles, struct er
     return store_write_outputs(j->store, layer, plan_block(&j->plan, layer), tiles, e);
 }
 
-bool job_outputs(struct job *j, struct err *e)
+static const char *unit_name(void *ctx, uint32_t i, char out[UNIT_NAME_CAP])
 {
-    const struct plan *p = &j->plan;
+    (void)ctx, (void)i;
+    snprintf(out, UNIT_NAME_CAP, "outputs");
+    return out;
+}
+
+static bool look_outputs(void *ctx, uint32_t i, bool *there, struct err *e)
+{
+    struct job *j = ctx;
     bool any = false;
-    for (uint32_t layer = 0; p->output_windows && layer < p->n_layers; layer++)
+    (void)i, (void)e;
+    for (uint32_t layer = 0; layer < j->plan.n_layers; layer++)
         any = wants(j, layer) || any;
-    if (!any)
-        return true;
+    *there = !any;
+    return true;
+}
+
+static bool make_outputs(void *ctx, uint32_t i, struct err *e)
+{
+    struct job *j = ctx;
+    const struct plan *p = &j->plan;
+    (void)i;
     uint64_t clock = os_now_ns();
     struct tune_hooks hooks = {on_step, j};
     struct output_task t = {.m = j->m,
@@ -56,6 +71,21 @@ bool job_outputs(struct job *j, struct err *e)
                             .hooks = &hooks};
     job_begin(j, WORK_OUTPUT, job_output_work(j));
     return job_end_way_back(j, output_hessians(&t, e), "the pass for Hessians of outputs", &clock, e);
+}
+
+bool job_outputs(struct job *j, struct err *e)
+{
+    const struct job_units pass = {.n = 1,
+                                   .what = "Hessians of outputs from another process",
+                                   .name = unit_name,
+                                   .look = look_outputs,
+                                   .make = make_outputs,
+                                   .ctx = j};
+    if (!j->plan.output_windows)
+        return true;
+    bool ok = job_each_unit(j, &pass, e);
+    eta_close(&j->eta, WORK_OUTPUT);
+    return ok;
 }
 
 bool job_has_outputs(const struct job *j, const struct matrix *item)

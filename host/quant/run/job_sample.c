@@ -59,25 +59,58 @@ static bool save(void *ctx, const uint32_t *ids, uint32_t segments, struct err *
     return store_write_sampled(j->store, ids, (uint64_t)segments * j->plan.sampling.length, e);
 }
 
+static const char *unit_name(void *ctx, uint32_t i, char out[UNIT_NAME_CAP])
+{
+    (void)ctx, (void)i;
+    snprintf(out, UNIT_NAME_CAP, "sampled");
+    return out;
+}
+
+/* Segments that the work folder has. */
+static uint32_t read_sampled(struct job *j)
+{
+    const struct sampling *s = &j->plan.sampling;
+    return (uint32_t)(store_read_sampled(j->store, j->windows.ids, (uint64_t)s->segments * s->length) / s->length);
+}
+
+static bool look_sampled(void *ctx, uint32_t i, bool *there, struct err *e)
+{
+    struct job *j = ctx;
+    (void)i, (void)e;
+    *there = read_sampled(j) >= j->plan.sampling.segments;
+    return true;
+}
+
+static bool make_sampled(void *ctx, uint32_t i, struct err *e)
+{
+    struct job *j = ctx;
+    const struct sampling_hooks hooks = {j, on_pass, save};
+    (void)i;
+    job_begin(j, WORK_SAMPLE, job_sample_work(j));
+    bool ok = sampling_run(&j->plan.sampling, j->m, j->windows.bos, (uint32_t)j->o->seed, j->windows.ids,
+                           read_sampled(j), &hooks, e);
+    job_end(j);
+    return ok;
+}
+
 bool job_sample(struct job *j, struct err *e)
 {
     const struct sampling *s = &j->plan.sampling;
     const uint64_t n = (uint64_t)s->segments * s->length;
+    const struct job_units text = {.n = 1,
+                                   .what = "the text that another process has the model write",
+                                   .name = unit_name,
+                                   .look = look_sampled,
+                                   .make = make_sampled,
+                                   .ctx = j};
     if (!n)
         return true;
     j->windows.ids = calloc((size_t)n, sizeof *j->windows.ids);
     if (!j->windows.ids)
         return err_nomem(e, "windows", n * sizeof *j->windows.ids);
-    uint32_t done = (uint32_t)(store_read_sampled(j->store, j->windows.ids, n) / s->length);
     uint64_t clock = os_now_ns();
-    const struct sampling_hooks hooks = {j, on_pass, save};
-    if (done < s->segments) {
-        job_begin(j, WORK_SAMPLE, job_sample_work(j));
-        bool ok = sampling_run(s, j->m, j->windows.bos, (uint32_t)j->o->seed, j->windows.ids, done, &hooks, e);
-        job_end(j);
-        if (!ok)
-            return false;
-    }
+    if (!job_each_unit(j, &text, e))
+        return false;
     eta_close(&j->eta, WORK_SAMPLE);
     job_clock(j, PHASE_CALIBRATE, &clock);
     j->detail[0] = 0;
