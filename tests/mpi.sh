@@ -117,6 +117,9 @@ for ((i = 0; i < 4 * kills && hit < kills; i++)); do
     fi
     begin=$SECONDS rc=0
     wait "$launcher" || rc=$?
+    for lock in "$tmp/killed/.gsq-lock" "$tmp/killed.work/run.gsq-lock"; do # the launcher ends before those that it ends are gone
+        [[ ! -e $lock ]] || flock -w 30 "$lock" true
+    done
     if [[ $victim != none && $rc -ne 0 ]]; then
         hit=$((hit + 1))
         check "rank of $n ranks killed ($victim): the launcher ends with $rc in $((SECONDS - begin)) s, and none hangs" test "$((SECONDS - begin))" -le 60
