@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The block objective in a model with experts: each expert on its own output, attention and a weighted shared expert as halves. What
-# is learned is never worse on held-out tokens, the plan knows the memory, and a run that was killed ends in the same bytes.
+# is learned is never worse on held-out tokens, the plan knows the memory, and a run that was killed ends in the same bytes. Then linears alone,
+# which make good what was lost before them.
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 source=$shared/models/qwen3moe-4m
@@ -42,6 +43,25 @@ for at in kill:block:1 kill:step:90; do
     must "${few[@]}" -o "$tmp/again"
     check "$at: the same bytes" cmp "$tmp/again/model.safetensors" "$tmp/few/model.safetensors"
 done
+
+# ---- linears alone: the plan knows what the 16-bit model's tokens take, also where the host holds what experts read
+alone=("${learn[@]}" --effort fast --tensor 'self_attn|shared_expert\.|experts=2')
+for limit in 4 0.03; do
+    rm -rf "$tmp/alone"
+    must "${alone[@]}" -o "$tmp/alone" --report "$tmp/alone.html" --mem-limit $limit
+    check "linears alone, $limit GiB: planned is measured" python3 - "$tmp/alone.html" <<'END'
+import json, re, sys
+run = json.loads(re.search(r'id="run">(.*?)</script>', open(sys.argv[1], encoding="utf-8").read(), re.S).group(1))
+peak, plan = run["result"]["device_peak_bytes"], run["plan"]["device_bytes"]
+assert 0.98 * plan <= peak <= plan, (peak, plan)
+END
+    [[ $limit == 4 ]] && mv "$tmp/alone" "$tmp/alone-whole"
+done
+GSQ_STOP_AT=kill:linear:20 run "${alone[@]}" -o "$tmp/again" --mem-limit 4
+check 'linears alone: it ended there' test "$rc" -ge 130
+must "${alone[@]}" -o "$tmp/again" --mem-limit 4
+check 'linears alone: the same bytes' cmp "$tmp/again/model.safetensors" "$tmp/alone-whole/model.safetensors"
+
 run "${few[@]}" --scale-epochs 2 -o "$tmp/plan" --dry-run
 check 'the plan says that scales are not trained' grep -q 'all scales *not trained end to end' "$tmp/out"
 done_testing

@@ -65,17 +65,21 @@ static bool create_rows(struct experts *x, struct gpu_arena *arena, struct err *
     x->n_chunks = (uint32_t)div_up(x->most, x->per_chunk);
     x->x = calloc(x->n_chunks, sizeof *x->x);
     x->y = calloc(x->n_chunks, sizeof *x->y);
-    x->z = calloc(x->n_chunks, sizeof *x->z);
-    if (!x->x || !x->y || !x->z)
+    if (x->beside)
+        x->lost = calloc(x->n_chunks, sizeof *x->lost);
+    else
+        x->z = calloc(x->n_chunks, sizeof *x->z);
+    if (!x->x || !x->y || !x->z || (x->beside && !x->lost))
         return err_nomem(e, "the inputs of experts", x->n_chunks * sizeof *x->x);
     bool counts = gpu_cmd_counts(x->m->cmd); /* host memory is not counted */
     for (uint32_t i = 0; i < x->n_chunks; i++) {
         uint64_t rows = min_u64(x->per_chunk, x->most - (uint64_t)i * x->per_chunk);
         struct gpu_arena *to = x->near || counts ? arena : x->host;
         if ((x->near || !counts) &&
-            (!gpu_alloc(to, rows * hidden, &x->x[i], e) || !gpu_alloc(to, rows * hidden, &x->y[i], e)))
+            (!gpu_alloc(to, rows * hidden, &x->x[i], e) || !gpu_alloc(to, rows * hidden, &x->y[i], e) ||
+             (x->beside && !gpu_alloc(to, rows * hidden, &x->lost[i], e))))
             return false;
-        if (!counts && !gpu_alloc(x->host, rows * n, &x->z[i], e))
+        if (!counts && !x->beside && !gpu_alloc(x->host, rows * n, &x->z[i], e))
             return false;
     }
     return true;
@@ -115,12 +119,35 @@ bool experts_create(struct experts *x, struct gpu_arena *arena, struct model *m,
            gpu_alloc(arena, (uint64_t)x->tile * c->hidden_size * 4, &x->out, e);
 }
 
+bool experts_create_beside(struct experts *x, const struct experts *first, struct gpu_arena *arena, struct err *e)
+{
+    struct model *m = first->m;
+    const uint64_t routes = entries(first) * 4;
+    *x = (struct experts){.m = m,
+                          .most = first->most,
+                          .near = first->near,
+                          .beside = true,
+                          .z = first->z,
+                          .z_batch = first->z_batch,
+                          .tile = first->tile,
+                          .in = first->in,
+                          .gate = first->gate,
+                          .up = first->up};
+    memcpy(x->w, first->w, sizeof x->w);
+    return (x->near || gpu_cmd_counts(m->cmd) || gpu_arena_create_host(&x->host, m->gpu, "experts", e)) &&
+           create_rows(x, arena, e) && create_lists(x, e) && gpu_alloc(arena, routes, &x->index, e) &&
+           gpu_alloc(arena, routes, &x->weight, e) && create_biases(x, arena, e) &&
+           gpu_alloc(arena, (uint64_t)x->tile * m->cfg->hidden_size * 4, &x->out, e);
+}
+
 void experts_free(struct experts *x)
 {
     gpu_arena_destroy(&x->host);
     free(x->x);
     free(x->y);
-    free(x->z);
+    free(x->lost);
+    if (!x->beside)
+        free(x->z);
     free(x->start);
     free(x->rows);
     free(x->share);
@@ -285,10 +312,10 @@ uint32_t experts_sample(struct experts *x, uint32_t end, uint32_t *split)
     return at;
 }
 
-uint32_t experts_inputs(struct experts *x, uint32_t first, uint32_t end)
+uint32_t experts_inputs(struct experts *x, uint32_t first, uint32_t end, struct gpu_view to)
 {
     uint32_t n = (uint32_t)min_u64(x->tile, end - first);
-    copy_rows(x, x->x, x->in, first, n, x->m->cfg->hidden_size * 4ull, false);
+    copy_rows(x, x->x, to, first, n, x->m->cfg->hidden_size * 4ull, false);
     return n;
 }
 
@@ -337,19 +364,35 @@ static uint32_t chunk_rows(const struct experts *x, uint32_t chunk)
     return (uint32_t)min_u64(x->per_chunk, x->most - (uint64_t)chunk * x->per_chunk);
 }
 
-uint32_t experts_gather(struct experts *x, uint32_t at, uint32_t end)
+void experts_gather_from(struct experts *x, const struct gpu_view *chunks, uint32_t at, uint32_t rows,
+                         struct gpu_view to)
 {
-    uint32_t n = span(x, at, end), chunk = x->rows[at] / x->per_chunk, hidden = x->m->cfg->hidden_size;
-    run_gather_rows(x->m->cmd, gpu_items(x->m->cmd, KERNEL_ID_gather_rows, (uint64_t)n * hidden),
-                    &(struct gather_rows_args){.src = x->x[chunk],
+    const uint32_t chunk = x->rows[at] / x->per_chunk, hidden = x->m->cfg->hidden_size;
+    run_gather_rows(x->m->cmd, gpu_items(x->m->cmd, KERNEL_ID_gather_rows, (uint64_t)rows * hidden),
+                    &(struct gather_rows_args){.src = chunks[chunk],
                                                .index = x->index,
-                                               .dst = x->in,
-                                               .rows = n,
+                                               .dst = to,
+                                               .rows = rows,
                                                .cols = hidden,
                                                .at = at,
                                                .row0 = chunk * x->per_chunk,
                                                .src_rows = chunk_rows(x, chunk)});
+}
+
+uint32_t experts_gather(struct experts *x, uint32_t at, uint32_t end)
+{
+    const uint32_t n = span(x, at, end);
+    experts_gather_from(x, x->x, at, n, x->in);
     return n;
+}
+
+double experts_mean_weight(const struct experts *x)
+{
+    const uint64_t n = (uint64_t)x->tokens * x->m->cfg->experts.used;
+    double sum = 0;
+    for (uint64_t i = 0; i < n; i++)
+        sum += x->share[i];
+    return x->tokens ? sum / x->tokens : 0;
 }
 
 void experts_middle(struct experts *x, const struct gpu_view w[EXPERT_MATRICES], uint32_t rows, bool steering)
@@ -404,6 +447,11 @@ bool experts_all(struct experts *x, bool steering, struct err *e)
 }
 
 /* ---- outputs ---- */
+
+void experts_put_lost(struct experts *x, struct gpu_view lost, uint32_t first, uint32_t windows)
+{
+    copy_rows(x, x->lost, lost, first * x->m->ctx, windows * x->m->ctx, x->m->cfg->hidden_size * 4ull, true);
+}
 
 void experts_add(struct experts *x, const struct block_scratch *s, struct gpu_view h, uint32_t first, uint32_t windows)
 {

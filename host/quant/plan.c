@@ -59,7 +59,7 @@ bool plan_targets(const struct plan *p, const struct quantize_options *o)
 
 bool plan_chained(const struct plan *p)
 {
-    return !p->experts;
+    return p->chained;
 }
 
 bool plan_corrects(const struct plan *p, const struct quantize_options *o, enum block_half half, struct block_items b)

@@ -106,6 +106,7 @@ struct plan {
     bool experts_near; /* what experts read and give is on the device */
     bool experts; /* the model has them; scales are not trained end to end: each step would load every expert twice */
     bool experts_alone;       /* and nothing else is trained on its output */
+    bool chained;             /* plan_chained */
     bool attn_alone;          /* linears of attention learn alone: nothing goes back through it, nor end to end */
     bool codes_stay;          /* in that pass, all codes are on the device */
     bool head_stays;          /* in that pass, a large head is (head.h) */
@@ -136,7 +137,8 @@ bool plan_teacher(const struct quantize_options *o);
  * one expert at a time. */
 bool plan_targets(const struct plan *p, const struct quantize_options *o);
 /* Whether these are a chain of the 16-bit model's own, carried along from block to block; else what the 16-bit weights of a half
- * make of the student's: with experts a chain would take each of them once more. */
+ * make of the student's. Tokens of the chain go through each expert, too, so a model with experts has one only where
+ * linears learn alone and make good what was lost before them. */
 bool plan_chained(const struct plan *p);
 /* Whether linears of that half make a share of what was lost before them good (drift.h): where there is such a chain, and the half is
  * an attention of q, k, v and o, or gate, up and down. */

@@ -6,22 +6,41 @@
 #include "host/base/num.h"
 #include "host/gpu/gpu_share.h"
 
+/* With which what the last linear gives is not what the half adds. */
+static bool changes_last(enum role role, enum block_half half)
+{
+    return half == HALF_ATTN ? role == ROLE_ATTN_POST_NORM : role == ROLE_FFN_POST_NORM || role == ROLE_SHARED_GATE;
+}
+
 bool drift_create_half(struct drift d[INPUT_COUNT], struct model *m, struct gpu_arena *arena,
                        const struct block_weights *w, enum block_half half, struct err *e)
 {
-    const bool normed = w->fixed[half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM].size > 0;
-    bool ok = true;
+    bool ok = true, changed = false;
+    for (int role = 0; role < ROLE_COUNT; role++)
+        changed = changed || (w->fixed[role].size && changes_last((enum role)role, half));
     for (int in = 0; in < INPUT_COUNT; in++) {
         const bool last = input_is_last((enum input)in);
         const uint32_t n = block_input_cols(w->shape, half, (enum input)in);
         d[in] = (struct drift){.n = n, .rows = last ? m->cfg->hidden_size : n, .last = last};
-        if (ok && n && !(last && normed)) {
+        if (ok && n && !(last && changed)) {
             ok = gpu_alloc_rows(arena, d[in].rows, n * sizeof(float), HESSIAN_TILE, &d[in].sum, e);
             if (ok)
                 gpu_fill(m->cmd, d[in].sum, 0);
         }
     }
     return ok;
+}
+
+bool drift_create_expert(struct expert_drift *d, struct gpu_arena *arena, const struct model_config *c, struct err *e)
+{
+    const uint32_t hidden = c->hidden_size, width = c->experts.width;
+    const uint64_t w = (uint64_t)hidden * width * sizeof(float);
+    d->in = d->layer = (struct drift){.rows = hidden, .n = hidden};
+    d->out = (struct drift){.rows = hidden, .n = width, .last = true};
+    return gpu_alloc_rows(arena, hidden, hidden * sizeof(float), HESSIAN_TILE, &d->in.sum, e) &&
+           gpu_alloc_rows(arena, hidden, hidden * sizeof(float), HESSIAN_TILE, &d->layer.sum, e) &&
+           gpu_alloc_rows(arena, hidden, width * sizeof(float), HESSIAN_TILE, &d->out.sum, e) &&
+           gpu_alloc(arena, w, &d->gate, e) && gpu_alloc(arena, w, &d->up, e);
 }
 
 /* From row and column on, to the end of the view. */
@@ -83,14 +102,14 @@ bool drift_exchange(struct gpu_cmd *cmd, struct drift *d, struct err *e)
 void drift_expect(struct comm_expected *x, const struct model *m, uint32_t layer, enum block_half half)
 {
     const struct block_part *p;
-    bool normed = false;
+    bool changed = false;
     for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
-        normed = normed || p->role == (half == HALF_ATTN ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM);
+        changed = changed || changes_last(p->role, half);
     for (int in = 0; in < INPUT_COUNT; in++) {
         const bool last = input_is_last((enum input)in);
         const uint32_t n = block_input_cols(model_block(m, layer), half, (enum input)in),
                        rows = last ? m->cfg->hidden_size : n;
-        for (uint32_t i = 0; n && !(last && normed) && i < rows; i += HESSIAN_TILE)
+        for (uint32_t i = 0; n && !(last && changed) && i < rows; i += HESSIAN_TILE)
             comm_expect_broadcast(x, COMM_HESSIANS, tile_at(rows, i) * (uint64_t)n * sizeof(float), owner(i, x->ranks),
                                   1);
     }

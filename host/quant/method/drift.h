@@ -18,10 +18,17 @@ struct drift {
     bool
         shared; /* each rank sums some rows, HESSIAN_TILE at a time, of all tokens; drift_exchange brings them together */
 };
-/* Zeroed; of each input of a half that plan_corrects says has one. With post norms the last linear has none: what it gives is
- * not what the half adds. */
+/* Zeroed; of each input of a half that plan_corrects says has one. With post norms, or a shared expert that is weighted, the last linear has
+ * none: what it gives is not what the half adds. */
 bool drift_create_half(struct drift d[INPUT_COUNT], struct model *m, struct gpu_arena *arena,
                        const struct block_weights *w, enum block_half half, struct err *e);
+/* Of one expert after the other: of what gate and up read, of all that its layer reads, of what the expert gives; and gate and up
+ * of 16 bits, when the expert has them no more. */
+struct expert_drift {
+    struct drift in, layer, out;
+    struct gpu_view gate, up;
+};
+bool drift_create_expert(struct expert_drift *d, struct gpu_arena *arena, const struct model_config *c, struct err *e);
 /* sum += factor * lost^T x for lost[tokens, rows] and x[tokens, n]. factor as of hessian_add. */
 void drift_add(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view lost, struct gpu_view x, uint32_t tokens,
                float factor);

@@ -436,7 +436,7 @@ static bool experts_sums(struct counting *c, struct err *e)
         }
         all_windows(c, &x);
         for (uint32_t at = 0, n, all = COUNT_WINDOWS * c->m->ctx; at < all; at += n) {
-            n = experts_inputs(&x, at, all);
+            n = experts_inputs(&x, at, all, x.in);
             hessian_add(cmd, &layer, HESSIAN_TRAIN, x.in, n, 1);
         }
         end(c, COUNT_EXPERTS_SUMS, COUNT_WINDOWS);

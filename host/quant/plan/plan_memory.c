@@ -402,7 +402,9 @@ static uint64_t host_experts(const struct plan *p, const struct model *m, const 
     if (!x->n || o->method == METHOD_RTN || quantize_diagonal(o))
         return 0;
     uint64_t learn = plan_trains_experts(p, o) ? tune_expert_bytes(m, p->samples) : 0;
-    return tokens * (x->n * 4ull + x->used * 14ull) + (p->experts_near ? 0 : 2 * acts_bytes(m, p->samples) + learn);
+    const unsigned chains = 1 + plan_chained(p), rows = plan_chained(p) ? 5 : 2;
+    return tokens * (x->n * 4ull + chains * x->used * 14ull) +
+           (p->experts_near ? 0 : rows * acts_bytes(m, p->samples) + learn);
 }
 
 /* Before the pass over scales, or in it; or in the one for outputs. */

@@ -24,6 +24,7 @@ struct stand_in {
     struct gpu_count count;
     struct gpu_arena *block, *hess, *scratch, *student, *teacher, *kept, *rows;
     struct experts experts;        /* in rows, from the first layer on that has them */
+    struct experts taught;         /* beside them */
     struct gpu_arena *training[2]; /* inputs and targets of an expert in training, from the first that is on */
     bool trained;
     uint32_t layer; /* the one that is loaded */
@@ -54,6 +55,7 @@ static bool end(struct stand_in *s, bool ok)
 {
     struct gpu_arena **arenas[] = {&s->block, &s->hess, &s->scratch,     &s->student,    &s->teacher,
                                    &s->kept,  &s->rows, &s->training[0], &s->training[1]};
+    experts_free(&s->taught);
     experts_free(&s->experts);
     for (size_t i = 0; i < sizeof arenas / sizeof *arenas; i++)
         gpu_arena_destroy(arenas[i]);
@@ -170,22 +172,27 @@ static bool experts(struct stand_in *s, struct block_items b, bool work, bool to
     const struct model_config *c = s->m.cfg;
     const uint32_t n = c->experts.n * EXPERT_MATRICES, windows = (uint32_t)max_u64(1, s->plan->batch_windows);
     struct hessian layer, in, middle;
+    struct expert_drift drift;
     struct gpu_view factor, diag;
+    bool gathers = false, ok = true;
+    for (uint32_t i = b.n - n; config_has_experts(c, s->layer) && i < b.n; i++)
+        gathers = gathers || plan_needs_hessian(&s->o, &b.items[i]);
+    const bool corrects = gathers && plan_chained(s->plan);
     if (!config_has_experts(c, s->layer))
         return true;
     if (!s->experts.m &&
-        !experts_create(&s->experts, s->rows, &s->m, s->plan->samples, windows, s->plan->experts_near, e))
+        (!experts_create(&s->experts, s->rows, &s->m, s->plan->samples, windows, s->plan->experts_near, e) ||
+         (plan_chained(s->plan) && !experts_create_beside(&s->taught, &s->experts, s->rows, e))))
         return false;
-    bool gathers = false, ok = true;
-    for (uint32_t i = b.n - n; i < b.n; i++)
-        gathers = gathers || plan_needs_hessian(&s->o, &b.items[i]);
     ok = !gathers ||
-         hessian_create_experts(&layer, &in, &middle, &factor, &diag, s->m.cmd, s->hess, c, s->plan->holdout > 0, e);
+         (hessian_create_experts(&layer, &in, &middle, &factor, &diag, s->m.cmd, s->hess, c, s->plan->holdout > 0, e) &&
+          (!corrects || (drift_create_expert(&drift, s->hess, c, e) && batch(s, true, e))));
     for (uint32_t i = 0; ok && work && i < EXPERT_MATRICES; i++) {
         const struct matrix *item = &b.items[b.n - n + i];
+        const bool last = i + 1 == EXPERT_MATRICES;
         if (item->coded)
-            ok = linear(s, item, s->experts.w[i],
-                        plan_needs_hessian(&s->o, item) ? i + 1 < EXPERT_MATRICES ? &in : &middle : NULL, NULL, e);
+            ok = linear(s, item, s->experts.w[i], plan_needs_hessian(&s->o, item) ? last ? &middle : &in : NULL,
+                        corrects ? last ? &drift.out : &drift.in : NULL, e);
     }
     if (ok && together && plan_trains(&s->o, HALF_EXPERTS, b))
         ok = train_expert(s, plan_expert(b, 0), !s->trained && s->plan->experts_near, e);

@@ -620,12 +620,12 @@ static bool block_calibrated(struct job *j, uint32_t layer, struct block_result 
     bool stored = store_has_part(j->store, layer, 0);
     for (int i = 0; i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
-        if (half == HALF_FFN && experts && !job_experts_take(j, layer, w, e))
+        const bool routes = half == HALF_FFN && experts, has = block_has_half(w->shape, half);
+        if ((routes && !job_experts_teach(j, layer, w, e)) ||
+            (has && !work_half(j, half, b, w, r, &stored, &clock, e)) || (routes && !job_experts_take(j, layer, w, e)))
             return false;
-        if (!block_has_half(w->shape, half))
+        if (!has)
             continue;
-        if (!work_half(j, half, b, w, r, &stored, &clock, e))
-            return false;
         job_detail(j, "outputs");
         if (!run_pass(j, half, j->acts, w, e))
             return false;
@@ -730,7 +730,8 @@ bool job_block_resume(struct job *j, uint32_t layer, struct err *e)
     uint64_t clock = os_now_ns();
     bool ok = load_block(j, layer, "replaying", w, e);
     for (int i = 0; ok && j->targets && plan_chained(&j->plan) && i < HALF_COUNT; i++)
-        ok = run_pass(j, (enum block_half)i, j->targets, w, e);
+        ok = (i != HALF_FFN || !experts || job_experts_teach(j, layer, w, e)) &&
+             (!block_has_half(w->shape, (enum block_half)i) || run_pass(j, (enum block_half)i, j->targets, w, e));
     for (int i = 0; ok && j->acts && i < HALF_COUNT; i++) {
         enum block_half half = (enum block_half)i;
         ok = half_stored(j, half, b, w, e) && (half != HALF_FFN || !experts || job_experts_take(j, layer, w, e)) &&

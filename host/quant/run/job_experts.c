@@ -5,7 +5,13 @@
  * layer's is of all tokens; of down it is of this expert's own middle for a sample of them.
  *
  * What few tokens say of pairs of columns is mostly chance, and what is learned from that alone is lost on other tokens: the
- * diagonal is raised by half as many times itself as there are columns for each token behind the pooled Hessian. */
+ * diagonal is raised by half as many times itself as there are columns for each token behind the pooled Hessian.
+ *
+ * Where the 16-bit model's hidden states are carried along, its tokens go through each expert while that has 16 bits, and experts make a
+ * share of what was lost before them good (drift.h). All drifts are of the tokens that chose an expert in the student, pooled as the
+ * Hessians are. Of gate and up it is that of their inputs. Of down, which comes after them, it is what the 16-bit expert makes of the 16-bit
+ * model's inputs, less what 16 bits of down make of the student's middle, and what the hidden states have lost, which a token's
+ * experts share: it goes to each over the mean sum of a token's weights. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,46 +35,83 @@ bool job_experts_open(struct job *j, struct err *e)
     return gpu_arena_create(&j->rows, j->m->gpu, "experts", e) &&
            experts_create(&j->experts, j->rows, j->m, j->plan.samples, j->plan.batch_windows, j->plan.experts_near,
                           e) &&
+           (!j->targets || !plan_chained(&j->plan) || experts_create_beside(&j->taught, &j->experts, j->rows, e)) &&
            (!plan_trains_experts(&j->plan, j->o) || tune_expert_open(&j->training, j->m, j->plan.samples, &where, e));
 }
 
 void job_experts_close(struct job *j)
 {
     tune_expert_close(&j->training);
+    experts_free(&j->taught);
     experts_free(&j->experts);
     gpu_arena_destroy(&j->rows);
 }
 
 /* ---- passes over hidden states ---- */
 
-bool job_experts_take(struct job *j, uint32_t layer, struct block_weights *w, struct err *e)
+static bool take(struct job *j, struct experts *x, struct acts *acts, uint32_t layer, const struct block_weights *w,
+                 struct err *e)
 {
-    if (!job_student_frame(j, HALF_FFN, w, e) || !job_student_frame(j, HALF_EXPERTS, w, e))
-        return false;
     gpu_mark mark = gpu_arena_mark(j->scratch);
-    struct walk k = job_walk(j, j->acts, j->plan.samples);
+    struct walk k = job_walk(j, acts, j->plan.samples);
     struct batch b;
-    experts_begin(&j->experts, layer);
+    experts_begin(x, layer);
     if (batch_create(&b, j->scratch, j->m, k.batch, false, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
-            experts_take(&j->experts, w, &b.s, k.x, k.n);
+            experts_take(x, w, &b.s, k.x, k.n);
     }
-    bool ok = walk_end(&k, e) && experts_sort(&j->experts, e);
+    bool ok = walk_end(&k, e) && experts_sort(x, e);
     gpu_arena_reset(j->scratch, mark);
     return ok;
 }
 
-static bool add_outputs(struct job *j, struct err *e)
+bool job_experts_teach(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e)
+{
+    return !j->taught.m || take(j, &j->taught, j->targets, layer, w, e);
+}
+
+bool job_experts_take(struct job *j, uint32_t layer, struct block_weights *w, struct err *e)
+{
+    return job_student_frame(j, HALF_FFN, w, e) && job_student_frame(j, HALF_EXPERTS, w, e) &&
+           take(j, &j->experts, j->acts, layer, w, e);
+}
+
+/* What the student's hidden states have lost in front of the experts. */
+static bool take_lost(struct job *j, struct err *e)
 {
     gpu_mark mark = gpu_arena_mark(j->scratch);
     struct walk k = job_walk(j, j->acts, j->plan.samples);
+    struct gpu_view teacher;
+    struct batch b;
+    bool ok = true;
+    if (batch_create(&b, j->scratch, j->m, k.batch, true, e)) {
+        k.staging = b.hidden;
+        while (ok && walk_next(&k, e)) {
+            ok = acts_get(j->targets, k.at, k.n, b.teacher, &teacher, e);
+            if (!ok)
+                break;
+            tiled_subtract(j->cmd,
+                           &(struct subtract_args){
+                               .a = teacher, .b = k.x, .d = b.lost, .n = k.n * j->plan.ctx * j->m->cfg->hidden_size});
+            experts_put_lost(&j->taught, b.lost, k.at, k.n);
+        }
+    }
+    ok = walk_end(&k, ok ? e : NULL) && ok;
+    gpu_arena_reset(j->scratch, mark);
+    return ok;
+}
+
+static bool add_outputs(struct job *j, struct experts *x, struct acts *acts, struct err *e)
+{
+    gpu_mark mark = gpu_arena_mark(j->scratch);
+    struct walk k = job_walk(j, acts, j->plan.samples);
     struct batch b;
     k.keep = true;
     if (batch_create(&b, j->scratch, j->m, k.batch, false, e)) {
         k.staging = b.hidden;
         while (walk_next(&k, e))
-            experts_add(&j->experts, &b.s, k.x, k.at, k.n);
+            experts_add(x, &b.s, k.x, k.at, k.n);
     }
     bool ok = walk_end(&k, e);
     gpu_arena_reset(j->scratch, mark);
@@ -79,21 +122,36 @@ static bool add_outputs(struct job *j, struct err *e)
 
 struct expert_hessians {
     struct hessian layer, in, middle;
+    bool corrects;             /* what was lost before an expert is made good */
+    struct expert_drift drift; /* what there is of it */
+    float hidden_share;        /* of what hidden states have lost, for each of a token's experts */
     struct gpu_view factor, diag;
     uint32_t teach;                /* tokens that teach; the others judge */
     uint32_t sample, sample_split; /* entries of tokens that stand for all, and where those that judge begin */
 };
 
+/* from -= what, of `rows` hidden states. */
+static void subtract(struct job *j, struct gpu_view from, struct gpu_view what, uint32_t rows)
+{
+    tiled_subtract(j->cmd,
+                   &(struct subtract_args){.a = from, .b = what, .d = from, .n = rows * j->m->cfg->hidden_size});
+}
+
 /* The layer's, of all inputs. */
 static void gather_layer(struct job *j, const struct expert_hessians *h)
 {
-    struct experts *x = &j->experts;
+    struct experts *x = &j->experts, *t = &j->taught;
     const uint32_t begins[2] = {0, h->teach}, ends[2] = {h->teach, x->tokens};
     for (int part = 0; part < 2; part++)
         for (uint32_t at = begins[part], n; at < ends[part]; at += n) {
-            n = experts_inputs(x, at, ends[part]);
-            hessian_add(j->cmd, &h->layer, part ? HESSIAN_HELD : HESSIAN_TRAIN, x->in, n,
-                        2.0f / (float)(ends[part] - begins[part]));
+            const float factor = 2.0f / (float)(ends[part] - begins[part]);
+            n = experts_inputs(x, at, ends[part], x->in);
+            hessian_add(j->cmd, &h->layer, part ? HESSIAN_HELD : HESSIAN_TRAIN, x->in, n, factor);
+            if (h->corrects && !part) {
+                experts_inputs(t, at, ends[part], t->out);
+                subtract(j, t->out, x->in, n);
+                drift_add(j->cmd, &h->drift.layer, t->out, x->in, n, factor);
+            }
         }
 }
 
@@ -134,50 +192,121 @@ static float noise_share(uint32_t own, uint32_t layer, uint32_t cols)
     return (float)(cols / 2.0 * ((own ? a * a / own : 0) + (layer ? b * b / layer : 0)));
 }
 
-/* Tokens at .. end - 1 of the lists to both Hessians; a factor of 0: not to that one. */
+/* What was lost of the inputs of a tile's tokens, which are in x->in. */
+static void drift_of_inputs(struct job *j, const struct expert_drift *d, uint32_t at, uint32_t n, float factor)
+{
+    struct experts *x = &j->experts, *t = &j->taught;
+    experts_gather_from(x, t->x, at, n, t->out);
+    subtract(j, t->out, x->in, n);
+    drift_add(j->cmd, &d->in, t->out, x->in, n, factor);
+}
+
+/* The same of what the expert should give them; x->gate becomes their middle. */
+static void drift_of_outputs(struct job *j, const struct expert_hessians *h, uint32_t at, uint32_t n, float factor)
+{
+    struct experts *x = &j->experts, *t = &j->taught;
+    const struct gpu_view w[EXPERT_MATRICES] = {h->drift.gate, h->drift.up, x->w[EXPERT_MATRICES - 1]};
+    experts_gather_from(x, t->x, at, n, t->in); /* x->in, too */
+    experts_middle(t, w, n, true);
+    experts_down(t, w, n, true);
+    experts_gather_from(x, x->x, at, n, x->in);
+    experts_middle(x, x->w, n, true);
+    experts_down(x, x->w, n, true);
+    subtract(j, t->out, x->out, n);
+    drift_add(j->cmd, &h->drift.out, t->out, x->gate, n, factor);
+    if (h->hidden_share > 0) {
+        experts_gather_from(x, t->lost, at, n, t->out);
+        drift_add(j->cmd, &h->drift.out, t->out, x->gate, n, factor * h->hidden_share);
+    }
+}
+
+/* What is gathered of an expert: by its inputs, by the middle, or both. */
+enum gathered { GATHER_INPUTS = 1, GATHER_MIDDLE = 2, GATHER_BOTH = 3 };
+
+/* Tokens at .. end - 1 of the lists to the sums; a factor of 0: not to that one. lost: to those of drift, too. */
 static void gather(struct job *j, const struct expert_hessians *h, enum hessian_sum sum, uint32_t at, uint32_t end,
-                   float in, float middle)
+                   float in, float middle, bool lost)
 {
     struct experts *x = &j->experts;
     for (uint32_t n; at < end; at += n) {
         n = experts_gather(x, at, end);
-        if (in > 0)
+        if (in > 0) {
             hessian_add(j->cmd, &h->in, sum, x->in, n, in);
-        experts_middle(x, x->w, n, true);
-        hessian_add(j->cmd, &h->middle, sum, x->gate, n, middle);
+            if (lost)
+                drift_of_inputs(j, &h->drift, at, n, in);
+        }
+        if (middle > 0) {
+            if (lost)
+                drift_of_outputs(j, h, at, n, middle);
+            else
+                experts_middle(x, x->w, n, true);
+            hessian_add(j->cmd, &h->middle, sum, x->gate, n, middle);
+        }
     }
 }
 
-/* Those of one expert, whose weights are as they are in the model. */
-static bool gather_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct err *e)
+/* What the layer has to give, or nothing. */
+static void begin_sums(struct job *j, const struct expert_hessians *h, enum gathered which, uint32_t teach,
+                       uint32_t judge)
+{
+    const uint32_t hidden = j->m->cfg->hidden_size;
+    if (which & GATHER_MIDDLE) {
+        gpu_fill(j->cmd, h->middle.train, 0);
+        if (h->middle.held.size)
+            gpu_fill(j->cmd, h->middle.held, 0);
+        if (h->corrects)
+            gpu_fill(j->cmd, h->drift.out.sum, 0);
+    }
+    if (which & GATHER_INPUTS) {
+        const float share = 1 - own_share(teach, hidden);
+        scaled(j, h->layer.train, h->in.train, hidden, hidden, h->factor, share);
+        if (h->in.held.size)
+            scaled(j, h->layer.held, h->in.held, hidden, (uint32_t)min_u64(hidden, HESSIAN_TILE), h->factor,
+                   1 - own_share(judge, hidden));
+        if (h->corrects)
+            scaled(j, h->drift.layer.sum, h->drift.in.sum, hidden, hidden, h->factor, share);
+    }
+}
+
+/* Those of one expert, whose weights are as they are in the model; for a middle of its own turn gate and up as they will be. */
+static bool gather_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, enum gathered which,
+                          struct err *e)
 {
     struct experts *x = &j->experts;
     uint32_t at = x->start[expert], end = x->start[expert + 1], split = at;
     const uint32_t hidden = j->m->cfg->hidden_size, width = j->m->cfg->experts.width;
     while (split < end && x->rows[split] < h->teach)
         split++;
-    gpu_fill(j->cmd, h->middle.train, 0);
-    if (h->middle.held.size)
-        gpu_fill(j->cmd, h->middle.held, 0);
-    scaled(j, h->layer.train, h->in.train, hidden, hidden, h->factor, 1 - own_share(split - at, hidden));
-    if (h->in.held.size)
-        scaled(j, h->layer.held, h->in.held, hidden, (uint32_t)min_u64(hidden, HESSIAN_TILE), h->factor,
-               1 - own_share(end - split, hidden));
+    begin_sums(j, h, which, split - at, end - split);
     const uint32_t begins[2] = {at, split}, ends[2] = {split, end};
     const uint32_t samples[2] = {h->sample, h->sample_split}, sample_ends[2] = {h->sample_split, h->sample + x->sample};
     for (int part = 0; part < 2; part++) {
         enum hessian_sum sum = part ? HESSIAN_HELD : HESSIAN_TRAIN;
         uint32_t n = ends[part] - begins[part], sample = sample_ends[part] - samples[part];
-        float in = own_share(n, hidden), middle = own_share(n, width);
+        const float in = which & GATHER_INPUTS ? own_share(n, hidden) : 0, middle = own_share(n, width);
+        const bool lost = h->corrects && !part;
         if (n)
-            gather(j, h, sum, begins[part], ends[part], in * 2 / (float)n, middle * 2 / (float)n);
-        if (sample)
-            gather(j, h, sum, samples[part], sample_ends[part], 0, (1 - middle) * 2 / (float)sample);
+            gather(j, h, sum, begins[part], ends[part], in * 2 / (float)n,
+                   which & GATHER_MIDDLE ? middle * 2 / (float)n : 0, lost);
+        if (sample && which & GATHER_MIDDLE)
+            gather(j, h, sum, samples[part], sample_ends[part], 0, (1 - middle) * 2 / (float)sample, lost);
     }
-    hessian_raise_diagonal(j->cmd, &h->in, noise_share(split - at, h->teach, hidden), h->diag, h->factor);
-    hessian_raise_diagonal(j->cmd, &h->middle, noise_share(split - at, h->sample_split - h->sample, width), h->diag,
-                           h->factor);
+    if (which & GATHER_INPUTS)
+        hessian_raise_diagonal(j->cmd, &h->in, noise_share(split - at, h->teach, hidden), h->diag, h->factor);
+    if (which & GATHER_MIDDLE)
+        hessian_raise_diagonal(j->cmd, &h->middle, noise_share(split - at, h->sample_split - h->sample, width), h->diag,
+                               h->factor);
     return gpu_cmd_finish(j->cmd, e); /* what comes next waits for the device anyway */
+}
+
+/* Where down comes after gate and up, the first or the second half of it, which take about as long. */
+static bool gather_turn(struct job *j, const struct expert_hessians *h, const struct matrix *down, enum gathered which,
+                        struct err *e)
+{
+    job_begin(j, WORK_HESSIAN, job_expert_hessian_work(j, down) / (which == GATHER_BOTH ? 1 : 2));
+    bool ok = gather_expert(j, h, down->expert, which, e);
+    job_end(j);
+    return ok;
 }
 
 /* ---- one expert, all experts ---- */
@@ -244,10 +373,13 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
     struct quantize_options alone = *j->o;
     bool ok =
         !trains || tune_expert_take(&j->training, x, expert, (j->plan.samples - j->plan.holdout) * j->plan.ctx, e);
-    if (ok && h) {
-        job_begin(j, WORK_HESSIAN, job_expert_hessian_work(j, &b.items[b.n - 1]));
-        ok = gather_expert(j, h, expert, e);
-        job_end(j);
+    const struct matrix *down = &b.items[b.n - 1];
+    const bool corrects = h && h->corrects;
+    if (ok && h)
+        ok = gather_turn(j, h, down, corrects ? GATHER_INPUTS : GATHER_BOTH, e);
+    if (ok && corrects) {
+        gpu_copy(j->cmd, h->drift.gate, x->w[0], h->drift.gate.size);
+        gpu_copy(j->cmd, h->drift.up, x->w[1], h->drift.up.size);
     }
     if (ok && j->refined)
         ok = experts_load_biases(x, j->refined, expert, e);
@@ -255,11 +387,13 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
         alone.gumbel.steps = quantize_lone_steps(j->o);
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];
-        const struct hessian *of = i + 1 < b.n ? &h->in : &h->middle;
-        if (item->coded)
-            ok = job_quantize_linear(j, &alone, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL, NULL,
-                                     false, r, e);
-        else if (j->refined)
+        const struct hessian *of = item == down ? &h->middle : &h->in;
+        const struct drift *lost = item == down ? &h->drift.out : &h->drift.in;
+        ok = item != down || !corrects || gather_turn(j, h, down, GATHER_MIDDLE, e);
+        if (ok && item->coded)
+            ok = job_quantize_linear(j, &alone, item, x->w[i], h && plan_needs_hessian(j->o, item) ? of : NULL,
+                                     corrects ? lost : NULL, false, r, e);
+        else if (ok && j->refined)
             ok = job_kept_matrix(j, item, x->w[i], e);
         r->report[item->place].expert = (struct expert_report){
             .counted = true, .tokens = experts_tokens(x, expert), .starved = is_starved(j, experts_tokens(x, expert))};
@@ -273,7 +407,8 @@ static bool load_expert(struct job *j, struct block_items b, uint32_t expert, st
     for (uint32_t i = 0; i < b.n; i++)
         work += job_load_work(j, &b.items[i]);
     job_begin(j, WORK_LOAD, work);
-    bool ok = experts_load(&j->experts, expert, e);
+    bool ok =
+        experts_load(&j->experts, expert, e) && (!j->taught.m || experts_load_biases(&j->taught, j->m, expert, e));
     job_end(j);
     return ok;
 }
@@ -313,6 +448,14 @@ static bool hessians_open(struct job *j, struct expert_hessians *h, struct err *
                                 j->plan.holdout > 0, e))
         return false;
     h->sample = experts_sample(&j->experts, h->teach, &h->sample_split);
+    h->corrects = j->taught.m != NULL;
+    if (h->corrects) {
+        const double weight = experts_mean_weight(&j->experts);
+        h->hidden_share = weight > 0 ? (float)(1 / weight) : 0;
+        if (!drift_create_expert(&h->drift, j->hess, j->m->cfg, e) || !take_lost(j, e))
+            return false;
+        gpu_fill(j->cmd, h->drift.layer.sum, 0);
+    }
     job_begin(j, WORK_HESSIAN, job_layer_hessian_work(j, j->layer));
     gather_layer(j, h);
     bool ok = gpu_cmd_finish(j->cmd, e);
@@ -331,7 +474,8 @@ static bool given_expert(struct job *j, uint32_t expert, struct block_items b, c
                          struct err *e)
 {
     const enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_EXCHANGE);
-    bool ok = j->refined ? experts_load_biases(&j->experts, j->refined, expert, e) : load_expert(j, b, expert, e);
+    bool ok = j->refined || j->taught.m ? experts_load_biases(&j->experts, j->refined ? j->refined : j->m, expert, e)
+                                        : load_expert(j, b, expert, e);
     for (uint32_t i = 0; ok && i < b.n; i++)
         ok = b.items[i].coded ? job_dequant(j, &b.items[i], &r->q[b.items[i].place], j->experts.w[i], e)
                               : job_kept_matrix(j, &b.items[i], j->experts.w[i], e);
@@ -352,11 +496,38 @@ static bool share_expert(struct job *j, uint32_t expert, unsigned rank, struct b
     return ok && given_expert(j, expert, b, r, e);
 }
 
-/* An expert's codes to r, x->w to what they give. */
-static bool new_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct block_items b,
-                       struct block_result *r, struct err *e)
+/* The 16-bit model's tokens through the expert that is loaded. */
+static void run_taught(struct job *j, uint32_t expert)
 {
-    return load_expert(j, b, expert, e) && make_expert(j, any_hessian(j, b) ? h : NULL, expert, b, r, e);
+    job_begin(j, WORK_FORWARD, job_expert_forward_work(j));
+    experts_run(&j->taught, expert, j->taught.w, true);
+    job_end(j);
+}
+
+/* The same of one that is not. made: since it is made in turn by several ranks. */
+static bool load_taught(struct job *j, struct block_items b, uint32_t expert, bool made, struct err *e)
+{
+    const enum gpu_part before = gpu_part_begin(j->cmd, made ? GPU_PART_EXCHANGE : GPU_PART_OWN);
+    bool ok = load_expert(j, b, expert, e);
+    gpu_part_end(j->cmd, before);
+    if (ok)
+        run_taught(j, expert);
+    return ok;
+}
+
+/* An expert's codes to r, x->w to what they give. teaches: while it has 16 bits, the 16-bit model's tokens go through it. */
+static bool new_expert(struct job *j, const struct expert_hessians *h, uint32_t expert, struct block_items b,
+                       bool teaches, struct block_result *r, struct err *e)
+{
+    enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_UNITS);
+    bool ok = load_expert(j, b, expert, e);
+    gpu_part_end(j->cmd, before);
+    if (ok && teaches)
+        run_taught(j, expert);
+    before = gpu_part_begin(j->cmd, GPU_PART_UNITS);
+    ok = ok && make_expert(j, any_hessian(j, b) ? h : NULL, expert, b, r, e);
+    gpu_part_end(j->cmd, before);
+    return ok;
 }
 
 /* Parts of a layer that processes share. */
@@ -396,7 +567,7 @@ static bool make_part(void *ctx, uint32_t i, struct err *e)
     bool ok = true;
     for (uint32_t at = 0; ok && at < items.n; at += EXPERT_MATRICES) {
         const struct block_items b = {items.items + at, EXPERT_MATRICES};
-        ok = is_idle(j, b.items[0].expert, b, false) || new_expert(j, x->h, b.items[0].expert, b, x->r, e);
+        ok = is_idle(j, b.items[0].expert, b, false) || new_expert(j, x->h, b.items[0].expert, b, false, x->r, e);
     }
     x->r->part = x->first + i;
     x->own[i] = true;
@@ -444,14 +615,15 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
             ok = share_parts(j, layer, &h, r, e);
             r = NULL;
         }
+        const bool stored = !r || store_has_part(j->store, layer, part), made = !stored && !is_idle(j, i, b, false),
+                   teaches = j->taught.m && experts_tokens(&j->taught, i);
         if (ok && i % ranks == 0 && r && mine < experts) {
             const struct block_items own = expert_items(j, layer, mine);
-            const enum gpu_part before = gpu_part_begin(j->cmd, GPU_PART_UNITS);
             if (!store_has_part(j->store, layer, store_part_of(own.items)) && !is_idle(j, mine, own, false))
-                ok = new_expert(j, &h, mine, own, r, e);
-            gpu_part_end(j->cmd, before);
+                ok = new_expert(j, &h, mine, own, teaches && ranks == 1, r, e);
         }
-        const bool stored = !r || store_has_part(j->store, layer, part);
+        if (ok && teaches && !(made && ranks == 1))
+            ok = load_taught(j, b, i, made, e);
         if (!ok || is_idle(j, i, b, stored))
             continue;
         ok = stored ? stored_expert(j, i, b, e) : share_expert(j, i, i % ranks, b, r, e);
@@ -466,5 +638,5 @@ bool job_experts(struct job *j, uint32_t layer, struct block_result *r, uint64_t
     gpu_arena_trim(j->hess);
     job_clock(j, PHASE_LINEARS, clock);
     job_detail(j, "outputs");
-    return ok && add_outputs(j, e);
+    return ok && add_outputs(j, x, j->acts, e) && (!j->taught.m || add_outputs(j, &j->taught, j->targets, e));
 }

@@ -68,6 +68,7 @@ struct job {
     float *head_importance;          /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
     struct block_weights weights;    /* of the block that is loaded */
     struct experts experts;          /* of a model that has them, where text is read */
+    struct experts taught;           /* beside them on the 16-bit model's states; m NULL: these are not carried along */
     struct expert_training training; /* of experts on their own outputs; not open where none are */
     struct stage_report experts_report; /* of the block in work: sums over its trained experts so far, of `trained` */
     uint32_t trained;
@@ -254,7 +255,9 @@ bool job_student_frame(struct job *j, enum block_half half, struct block_weights
 /* Room for the experts of all layers; nothing where the model has none. job_experts_close in any case. */
 bool job_experts_open(struct job *j, struct err *e);
 void job_experts_close(struct job *j);
-/* What the experts of a layer read, and where tokens go: before the half that all tokens go through. */
+/* What the experts of a layer read, and where tokens go, before the half that all tokens go through: of the 16-bit model, where its hidden
+ * states are carried along and w has its frame still; of the student. */
+bool job_experts_teach(struct job *j, uint32_t layer, const struct block_weights *w, struct err *e);
 bool job_experts_take(struct job *j, uint32_t layer, struct block_weights *w, struct err *e);
 /* All experts: quantized where no earlier run has stored them, or r NULL: all are stored; then hidden states become the layer's
  * output. */

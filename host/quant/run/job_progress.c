@@ -225,7 +225,10 @@ double job_layer_hessian_work(const struct job *j, uint32_t layer)
     bool needs = false;
     for (uint32_t i = 0; i < b.n && !needs; i++)
         needs = is_down(&b.items[i]) && plan_needs_hessian(j->o, &b.items[i]);
-    return !needs ? 0 : hessian_seconds(j, hessian_products(j->m->cfg->hidden_size) * j->plan.samples * j->plan.ctx);
+    const double hidden = j->m->cfg->hidden_size, drift = plan_chained(&j->plan) ? hidden * hidden : 0;
+    return !needs
+               ? 0
+               : hessian_seconds(j, (hessian_products(j->m->cfg->hidden_size) + drift) * j->plan.samples * j->plan.ctx);
 }
 
 double job_expert_hessian_work(const struct job *j, const struct matrix *down)
@@ -235,9 +238,13 @@ double job_expert_hessian_work(const struct job *j, const struct matrix *down)
     const struct model_config *c = j->m->cfg;
     double own = expert_tokens(j), most = experts_sample_tokens(j->m), ctx = j->plan.ctx;
     double sample = fmin(most, (j->plan.samples - j->plan.holdout) * ctx) + fmin(most, j->plan.holdout * ctx);
-    return expert_forward(j, 2, own + sample) * 2 / EXPERT_MATRICES +
-           hessian_seconds(j, hessian_products(c->hidden_size) * own +
-                                  hessian_products(c->experts.width) * (own + sample));
+    double products = hessian_products(c->hidden_size) * own + hessian_products(c->experts.width) * (own + sample);
+    double passes = 2.0 / EXPERT_MATRICES;
+    if (plan_chained(&j->plan)) { /* and all of the 16-bit model's, down once more */
+        passes += 1 + 1.0 / EXPERT_MATRICES;
+        products += (double)c->hidden_size * (c->hidden_size * own + c->experts.width * (own + sample));
+    }
+    return expert_forward(j, 2, own + sample) * passes + hessian_seconds(j, products);
 }
 
 static struct expert_expected expected(const struct job *j)
@@ -430,7 +437,7 @@ static void block_work(const struct job *j, uint32_t layer, double by_kind[ETA_K
     for (uint32_t part = 0; part < store_parts(b); part++)
         part_work(j, store_part(b, part), windows, by_kind);
     if (windows && config_has_experts(j->m->cfg, layer)) {
-        by_kind[WORK_FORWARD] += j->m->cfg->experts.n * job_expert_forward_work(j);
+        by_kind[WORK_FORWARD] += (1 + plan_chained(&j->plan)) * j->m->cfg->experts.n * job_expert_forward_work(j);
         by_kind[WORK_HESSIAN] += job_layer_hessian_work(j, layer);
     }
     for (int i = 0; windows && i < HALF_COUNT; i++) {
@@ -453,7 +460,7 @@ static void replay_work(const struct job *j, uint32_t layer, double by_kind[ETA_
     for (uint32_t i = 0; i < b.n; i++)
         by_kind[WORK_LOAD] += job_load_work(j, &b.items[i]);
     if (j->acts && config_has_experts(j->m->cfg, layer))
-        by_kind[WORK_FORWARD] += j->m->cfg->experts.n * job_expert_forward_work(j);
+        by_kind[WORK_FORWARD] += (1 + plan_chained(&j->plan)) * j->m->cfg->experts.n * job_expert_forward_work(j);
     for (int i = 0; i < HALF_COUNT; i++)
         by_kind[WORK_FORWARD] +=
             ((j->acts != NULL) + (j->targets != NULL)) * job_shared_half_work(j, layer, (enum block_half)i);
