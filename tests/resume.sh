@@ -120,7 +120,7 @@ the_same "$tmp/c" "$tmp/a" "${folder[@]}"
 # A block that cannot be written, while the next one is worked on: it ends the run, and what was there is kept.
 name='no room for a block'
 mkdir "$tmp/mnt"
-if mount -t tmpfs -o size=1m gsq-test "$tmp/mnt" 2>/dev/null; then
+if mount -t tmpfs -o size=5m gsq-test "$tmp/mnt" 2>/dev/null; then
     mounts+=("$tmp/mnt")
     at stop block "$tmp/f" "${folder[@]}" --work "$tmp/mnt/work"
     reached block 130
@@ -130,7 +130,7 @@ if mount -t tmpfs -o size=1m gsq-test "$tmp/mnt" 2>/dev/null; then
     "${quantize[@]}" "${folder[@]}" --work "$tmp/mnt/work" -o "$tmp/f" >"$tmp/out" 2>"$tmp/err" &
     pid=$!
     while kill -0 "$pid" 2>/dev/null && ! grep -q '"phase":"quantize".*block 2/2' "$tmp/out"; do sleep 0.02; done
-    head -c 2000000 /dev/zero >"$tmp/mnt/filler" 2>/dev/null || true
+    head -c 6000000 /dev/zero >"$tmp/mnt/filler" 2>/dev/null || true
     rc=0
     wait "$pid" || rc=$?
     check "$name: exit $rc, $(tail -n 2 "$tmp/err" | head -n 1)" test "$rc" -eq 3
