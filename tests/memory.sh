@@ -46,10 +46,10 @@ planned '10 times as long a text as memory holds' "${folder[@]}" -o "$tmp/m" --c
     --effort fast --steps 4 --mem-limit 0.0255 --host-limit 0.001
 check 'its activations are in a file' grep -q '"activations":"file"' "$tmp/out"
 
-# Activations that the device does not take, 4 GiB here, go to host memory where there is as much free again, and to a file
+# Activations that the device does not take, 4 GiB here of student and 16-bit model, go to host memory where there is as much free again, and to a file
 # only beyond what may be used.
 place() { # WHERE OPTION...
-    run "$gsq" quantize "$demo" -o "$tmp/p" --dry-run --samples 4096 --ctx 2048 --effort fast --mem-limit 0.5 "${@:2}" --json
+    run "$gsq" quantize "$demo" -o "$tmp/p" --dry-run --samples 2048 --ctx 2048 --effort fast --mem-limit 0.5 "${@:2}" --json
     check "4 GiB of activations: ${*:2} $1" test "$(python3 -c 'import json, sys
 print(next(e for e in map(json.loads, open(sys.argv[1])) if e["event"] == "plan")["activations"])' "$tmp/out")" = "$1"
 }
