@@ -150,19 +150,29 @@ static bool clear_above(struct gpu_cmd *cmd, struct gpu_view factor, uint32_t n,
     return ok;
 }
 
+/* y[rows, cols] = x[rows, first .. n - 1] B, for rows first .. n - 1 and columns col .. of b[n, n], tile by tile of b's rows: a transposed operand
+ * that lies in two buffers is a sum for each, and so a result does not depend on where they end. */
+static void times_tiles(struct gpu_cmd *cmd, struct gpu_view x, struct gpu_view b, uint32_t first, uint32_t col,
+                        struct gpu_view y, uint32_t rows, uint32_t cols, uint32_t n)
+{
+    for (uint32_t k = first; k < n; k += HESSIAN_TILE)
+        gpu_gemm(cmd, &(struct gpu_product){.a = from(x, n, 0, k),
+                                            .b = from(b, n, k, col),
+                                            .c = from(y, n, 0, col),
+                                            .m = rows,
+                                            .n = cols,
+                                            .k = tile_at(n, k),
+                                            .alpha = 1,
+                                            .beta = k > first ? 1 : 0,
+                                            .b_transposed = true});
+}
+
 /* y[rows, n] = x R, for R with zeros above its diagonal: of each tile of columns from its first row on. */
 static void times_factor(struct gpu_cmd *cmd, struct gpu_view x, struct gpu_view r, struct gpu_view y, uint32_t rows,
                          uint32_t n)
 {
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
-        gpu_gemm(cmd, &(struct gpu_product){.a = from(x, n, 0, i),
-                                            .b = from(r, n, i, i),
-                                            .c = from(y, n, 0, i),
-                                            .m = rows,
-                                            .n = tile_at(n, i),
-                                            .k = n - i,
-                                            .alpha = 1,
-                                            .b_transposed = true});
+        times_tiles(cmd, x, r, i, i, y, rows, tile_at(n, i), n);
 }
 
 /* w[rows, n] += alpha x R^T. */
@@ -197,14 +207,7 @@ bool drift_make_good(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view
         const struct gpu_view part = gpu_slice(w, r * row, some * row);
         const struct gpu_view m = d->last ? gpu_slice(d->sum, (row0 + r) * row, some * row) : room;
         if (!d->last)
-            gpu_gemm(cmd, &(struct gpu_product){.a = {part, n},
-                                                .b = {d->sum, n},
-                                                .c = {m, n},
-                                                .m = some,
-                                                .n = n,
-                                                .k = n,
-                                                .alpha = 1,
-                                                .b_transposed = true});
+            times_tiles(cmd, part, d->sum, 0, 0, m, some, n, n);
         times_factor(cmd, m, factor, y, some, n);
         add_times_transposed(cmd, y, factor, part, some, n, share);
     }
