@@ -88,6 +88,7 @@ static void add_result(cJSON *o, const struct report_input *in)
     add(o, "mean_loss", r->mean_loss);
     add(o, "blocks", r->blocks_done);
     add(o, "blocks_resumed", r->blocks_resumed);
+    add(o, "linears_made", r->made);
     add(o, "device_peak_bytes", (double)r->device_peak);
     add(o, "host_peak_bytes", (double)r->host_peak);
     add(o, "device_busy_seconds", r->device_busy);

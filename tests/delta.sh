@@ -71,7 +71,7 @@ for family in qwen3_next qwen3_5 qwen3_5_moe; do
 done
 # Attention is learned on Hessians, feed-forward halves and experts on what they give.
 trained() { # FAMILY STAGES [OPTION...]
-    must "$gsq" quantize "$tmp/$1" -o "$tmp/$1-trained" --bits 2 --group 16 --format compressed-tensors "${learn[@]}" --steps 10 --batch 1 --epochs 6 --report "$tmp/$1.html" "${@:3}" || return 0
+    must "$gsq" quantize "$tmp/$1" -o "$tmp/$1-trained" --bits 2 --group 16 --format compressed-tensors --correction 0 "${learn[@]}" --steps 10 --batch 1 --epochs 6 --report "$tmp/$1.html" "${@:3}" || return 0
     cat "$tmp/out" "$tmp/err" >"$tmp/said"
     check "$1: the plan says who learns alone" grep -q 'linears of attention learn alone: nothing goes back' "$tmp/said"
     check "$1: trained are $2" python3 - "$tmp/$1.html" "$2" <<'END'

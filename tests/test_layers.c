@@ -115,6 +115,7 @@ static void open_bench(struct bench *b, enum method method, double gib)
     *b = (struct bench){0};
     struct job *j = &b->j;
     open_model(b);
+    j->ranks = 1;
     quantize_defaults(&b->o);
     b->o.method = method;
     b->o.samples = SAMPLES;

@@ -672,6 +672,7 @@ static void check_pass(bool supers, uint32_t wide)
     struct stage_report again = run_ok(&r);
     same_scales(&r, first, n);
     again.trained.seconds = report.trained.seconds;
+    again.trained.ran = report.trained.ran; /* of this process alone */
     assert_memory_equal(&again, &report, sizeof again);
     free(first);
     rig_free(&r);

@@ -82,7 +82,7 @@ enum run_phase { PHASE_CALIBRATE, PHASE_LINEARS, PHASE_BLOCKS, PHASE_SCALES, PHA
 const char *phase_name(enum run_phase p);
 struct phase_report {
     double seconds, device_busy; /* of these the device was at work */
-    uint64_t device_bytes;       /* most device memory held at its ends */
+    uint64_t device_bytes; /* most device memory held at its ends, or within it where the run never held more before */
 };
 
 #endif

@@ -93,10 +93,11 @@ struct job {
     double link;    /* bytes a second between those that were started, measured; 0: one */
     struct eta eta; /* of the kinds of enum work */
     struct progress_watch watch;
-    double export_work; /* predicted seconds of the export */
-    double busy_before; /* gpu_cmd_busy when the run began */
-    double busy;        /* the same when a phase was last accounted */
-    uint64_t host_peak; /* the most that was there when one was: the system keeps no peak */
+    double export_work;   /* predicted seconds of the export */
+    double busy_before;   /* gpu_cmd_busy when the run began */
+    double busy;          /* the same when a phase was last accounted */
+    uint64_t device_peak; /* the most of the device's when a phase was last accounted */
+    uint64_t host_peak;   /* the most that was there when one was: the system keeps no peak */
     char detail[128];
     uint32_t layer;
 };

@@ -682,7 +682,9 @@ void job_clock(struct job *j, enum run_phase phase, uint64_t *since)
     p->seconds += (double)(now - *since) * 1e-9;
     p->device_busy += busy - j->busy;
     j->busy = busy;
-    p->device_bytes = max_u64(p->device_bytes, gpu_memory_used(gpu_cmd_gpu(j->cmd)));
+    const uint64_t peak = gpu_memory_peak(gpu_cmd_gpu(j->cmd));
+    p->device_bytes = max_u64(p->device_bytes, peak > j->device_peak ? peak : gpu_memory_used(gpu_cmd_gpu(j->cmd)));
+    j->device_peak = max_u64(j->device_peak, peak);
     j->host_peak = max_u64(j->host_peak, os_peak_anon());
     *since = now;
 }
