@@ -135,7 +135,8 @@ if mount -t tmpfs -o size=1m gsq-test "$tmp/mnt" 2>/dev/null; then
     rc=0
     wait "$pid" || rc=$?
     check "$name: exit $rc, $(tail -n 2 "$tmp/err" | head -n 1)" test "$rc" -eq 3
-    check '  names block and place' grep -q 'model.layers.1: cannot write .*/mnt/work.*: No space left' "$tmp/err"
+    check '  names block and file' grep -q 'model.layers.1: cannot write .*block-0001.safetensors: No space left' "$tmp/err"
+    check '  and how to go on' grep -q 'free some space' "$tmp/err"
     check '  the first one is as it was' cmp -s "$tmp/mnt/work/block-0000.safetensors" "$tmp/block"
     rm "$tmp/mnt/filler"
     run "${quantize[@]}" "${small[@]}" -o "$tmp/as"

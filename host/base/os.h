@@ -78,6 +78,8 @@ void os_out_abort(struct os_out *o);
 /* What os_out_open refuses (ERR_USER): links, folders, devices, pipes, and files that this process reads now.
  * For those who must know before hours of work; out_path.h has more of these. */
 bool os_out_check(const char *path, struct err *e);
+/* False, e saying that the file could not be written, by errno, and what to do. */
+bool os_write_failed(const char *path, struct err *e);
 /* Removes what processes that are gone have left of files in that folder. */
 void os_out_clean(const char *dir);
 /* The same at once. */

@@ -12,10 +12,10 @@
 
 #define TMP_END ".gsq-tmp"
 
-static bool write_failed(const struct os_out *o, struct err *e)
+bool os_write_failed(const char *path, struct err *e)
 {
     int code = errno;
-    err_set(e, ERR_ENV, "cannot write %s: %s", o->path, strerror(code));
+    err_set(e, ERR_ENV, "cannot write %s: %s", path, strerror(code));
     if (code == EFBIG)
         return err_hint(e, "the file would grow past a limit of this session (ulimit -f) or of the file system");
     return err_hint(e, "free some space or choose another folder");
@@ -139,20 +139,20 @@ bool os_out_open(struct os_out *o, const char *path, struct err *e)
 bool os_out_put(struct os_out *o, const void *data, size_t size, struct err *e)
 {
     if (size && fwrite(data, 1, size, o->file) != size)
-        return write_failed(o, e);
+        return os_write_failed(o->path, e);
     return true;
 }
 
 bool os_out_seek(struct os_out *o, uint64_t at, struct err *e)
 {
-    return os_seek(o->file, at) || write_failed(o, e);
+    return os_seek(o->file, at) || os_write_failed(o->path, e);
 }
 
 bool os_out_close(struct os_out *o, struct err *e)
 {
     bool ok = !o->tmp || os_sync_file(o->file, o->path, e);
     if (fclose(o->file) != 0 && ok)
-        ok = write_failed(o, e);
+        ok = os_write_failed(o->path, e);
     o->file = NULL;
     if (ok && o->tmp) {
         stop_point("rename", os_base_name(o->path));

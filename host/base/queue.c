@@ -247,7 +247,7 @@ static enum queue_turn take(struct queue *q, const char *unit, struct err *e)
         remove_lease(path);
     }
 failed:
-    err_set(e, ERR_ENV, "cannot write in %s: %s", q->dir, strerror(errno));
+    os_write_failed(path, e);
     return QUEUE_FAILED;
 }
 
@@ -321,8 +321,7 @@ bool queue_open(struct queue **out, const char *dir, struct err *e)
     if (ok) {
         strcpy(q->dir, dir);
         ok = path_of(q, QUEUE_PROCESS, q->name, OUT_LOCK_NAME, path) &&
-             os_lock(&q->lock, path, holder, e) == OS_LOCKED &&
-             (say(q) || err_set(e, ERR_ENV, "cannot write in %s: %s", dir, strerror(errno))) &&
+             os_lock(&q->lock, path, holder, e) == OS_LOCKED && (say(q) || os_write_failed(path, e)) &&
              os_mutex_create(&q->mutex, e) && os_cond_create(&q->cond, e);
     }
     if (ok)

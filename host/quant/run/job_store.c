@@ -69,17 +69,18 @@ static void report_part(struct job *j, uint32_t layer, struct block_items part, 
     j->out->blocks_done += last;
 }
 
-/* By whichever process comes first. What was kept of the block's steps for others has served then. */
+/* By whichever process comes first, where there are others. What was kept of the block's steps for them has served then. */
 static bool put_part(struct job *j, struct err *e)
 {
     const struct block_writing *w = &j->writing;
+    const bool shared = job_shared(j);
     char unit[UNIT_NAME_CAP];
-    enum queue_turn turn;
+    enum queue_turn turn = QUEUE_MINE;
     snprintf(unit, sizeof unit, "block-%04u-part-%04u-store", w->layer, w->result.part);
-    while ((turn = queue_take(j->queue, unit, e)) == QUEUE_BUSY)
+    while (shared && (turn = queue_take(j->queue, unit, e)) == QUEUE_BUSY)
         os_sleep_ms(QUEUE_WAIT_MS);
     bool ok = turn == QUEUE_MINE &&
-              ((job_shared(j) && store_part_written(j->store, w->layer, w->result.part)) ||
+              ((shared && store_part_written(j->store, w->layer, w->result.part)) ||
                store_put_part(j->store, w->layer, w->items, w->result.q, w->result.report, w->result.stages, e));
     if (ok && j->queue && w->result.part == 0)
         store_drop_units(j->store, w->layer, w->items);
