@@ -152,6 +152,28 @@ void gpu_gemm(struct gpu_cmd *cmd, const struct gpu_product *p)
     }
 }
 
+struct gpu_matrix gpu_matrix_from(struct gpu_view v, uint32_t ld, uint64_t row, uint64_t col)
+{
+    const uint64_t at = (row * ld + col) * sizeof(float);
+    return (struct gpu_matrix){gpu_slice(v, at, v.size - at), ld};
+}
+
+void gpu_gemm_add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+                  uint32_t n, uint32_t k, float alpha, enum gemm_use use)
+{
+    gpu_gemm(cmd, &(struct gpu_product){.a = a,
+                                        .b = b,
+                                        .c = c,
+                                        .m = m,
+                                        .n = n,
+                                        .k = k,
+                                        .alpha = alpha,
+                                        .beta = 1,
+                                        .a_transposed = true,
+                                        .b_transposed = true,
+                                        .use = use});
+}
+
 void gpu_copy_part(struct gpu_cmd *cmd, struct gpu_matrix src, struct gpu_matrix dst, uint32_t rows, uint32_t cols)
 {
     tiled_copy_rect(cmd,

@@ -10,6 +10,8 @@ struct gpu_matrix {
     struct gpu_view view;
     uint32_t ld;
 };
+/* From that row and column on, to the end of the view. */
+struct gpu_matrix gpu_matrix_from(struct gpu_view v, uint32_t ld, uint64_t row, uint64_t col);
 
 /* What a product is for: exact ones have f32 operands (losses, GPTQ, factors, what is evaluated); operands of those that
  * only steer (gradients, forward passes of calibration and training, Hessians to learn from) may be rounded to 11 bits, sums
@@ -32,6 +34,9 @@ struct gpu_product {
  * What it asks of the shaders: constants SPEC_TILE and SPEC_TILE_N are the rows and columns of C that one WORKGROUP
  * computes; the workgroups 0 .. tiles-1 have one tile each, in an order that the shader chooses. */
 void gpu_gemm(struct gpu_cmd *cmd, const struct gpu_product *p);
+/* c[m, n] += alpha * a^T b for a[k, m] and b[k, n]: a sum over k tokens. */
+void gpu_gemm_add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
+                  uint32_t n, uint32_t k, float alpha, enum gemm_use use);
 /* Whether a kernel is a product, and which operands it takes transposed (the pointers may be NULL). */
 bool gpu_gemm_kernel(unsigned kernel, bool *a_transposed, bool *b_transposed);
 

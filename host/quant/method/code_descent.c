@@ -74,12 +74,6 @@ static uint64_t descend_block(struct descent *x, uint32_t col, uint32_t width)
 
 /* ---- a tile ---- */
 
-static struct gpu_matrix at(struct gpu_view v, uint32_t ld, uint32_t row, uint32_t col)
-{
-    const uint64_t begin = ((uint64_t)row * ld + col) * sizeof(float);
-    return (struct gpu_matrix){gpu_slice(v, begin, v.size - begin), ld};
-}
-
 /* The gradient of the codes as they are. */
 static void find_gradient(struct descent *x)
 {
@@ -105,15 +99,15 @@ static void push(struct descent *x, uint32_t next, uint32_t width)
     const uint32_t cols = x->q->cols, n = x->n;
     gpu_upload(x->cmd, x->moves, x->moved, (uint64_t)width * n * sizeof(float));
     gpu_gemm(x->cmd, &(struct gpu_product){.a = {x->moves, n},
-                                           .b = at(x->outputs.view, x->outputs.ld, x->row, 0),
+                                           .b = gpu_matrix_from(x->outputs.view, x->outputs.ld, x->row, 0),
                                            .c = {x->pushed, n},
                                            .m = width,
                                            .n = n,
                                            .k = n,
                                            .alpha = 1});
     gpu_gemm(x->cmd, &(struct gpu_product){.a = {x->pushed, n},
-                                           .b = at(x->inputs, cols, next - width, next),
-                                           .c = at(x->gradient, cols, 0, next),
+                                           .b = gpu_matrix_from(x->inputs, cols, next - width, next),
+                                           .c = gpu_matrix_from(x->gradient, cols, 0, next),
                                            .m = n,
                                            .n = cols - next,
                                            .k = width,
@@ -134,10 +128,12 @@ static bool descend_tile(struct descent *x, uint64_t *changed, struct err *e)
     find_gradient(x);
     for (uint32_t col = 0, width; col < cols; col += width) {
         width = (uint32_t)min_u64(BLOCK, cols - col);
-        gpu_copy_part(x->cmd, at(x->inputs, cols, col, col), (struct gpu_matrix){x->part, width}, width, width);
+        gpu_copy_part(x->cmd, gpu_matrix_from(x->inputs, cols, col, col), (struct gpu_matrix){x->part, width}, width,
+                      width);
         if (!gpu_download(x->cmd, x->part, x->h, (uint64_t)width * width * sizeof(float), e))
             return false;
-        gpu_transpose_part(x->cmd, at(x->gradient, cols, 0, col), (struct gpu_matrix){x->part, n}, n, width);
+        gpu_transpose_part(x->cmd, gpu_matrix_from(x->gradient, cols, 0, col), (struct gpu_matrix){x->part, n}, n,
+                           width);
         if (!gpu_download(x->cmd, x->part, x->of_block, (uint64_t)width * n * sizeof(float), e))
             return false;
         uint64_t of = descend_block(x, col, width);

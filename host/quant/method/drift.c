@@ -12,6 +12,14 @@ static bool changes_last(enum role role, enum block_half half)
     return half == HALF_ATTN ? role == ROLE_ATTN_POST_NORM : role == ROLE_FFN_POST_NORM || role == ROLE_SHARED_GATE;
 }
 
+/* Of an input that matrices of half a block read; n 0: none does. */
+static struct drift shape_of(struct block_shape block, enum block_half half, int in, uint32_t hidden)
+{
+    const bool last = input_is_last((enum input)in);
+    const uint32_t n = block_input_cols(block, half, (enum input)in);
+    return (struct drift){.rows = last ? hidden : n, .n = n, .last = last};
+}
+
 bool drift_create_half(struct drift d[INPUT_COUNT], struct model *m, struct gpu_arena *arena,
                        const struct block_weights *w, enum block_half half, struct err *e)
 {
@@ -19,11 +27,9 @@ bool drift_create_half(struct drift d[INPUT_COUNT], struct model *m, struct gpu_
     for (int role = 0; role < ROLE_COUNT; role++)
         changed = changed || (w->fixed[role].size && changes_last((enum role)role, half));
     for (int in = 0; in < INPUT_COUNT; in++) {
-        const bool last = input_is_last((enum input)in);
-        const uint32_t n = block_input_cols(w->shape, half, (enum input)in);
-        d[in] = (struct drift){.n = n, .rows = last ? m->cfg->hidden_size : n, .last = last};
-        if (ok && n && !(last && changed)) {
-            ok = gpu_alloc_rows(arena, d[in].rows, n * sizeof(float), HESSIAN_TILE, &d[in].sum, e);
+        d[in] = shape_of(w->shape, half, in, m->cfg->hidden_size);
+        if (ok && d[in].n && !(d[in].last && changed)) {
+            ok = gpu_alloc_rows(arena, d[in].rows, d[in].n * sizeof(float), HESSIAN_TILE, &d[in].sum, e);
             if (ok)
                 gpu_fill(m->cmd, d[in].sum, 0);
         }
@@ -43,18 +49,6 @@ bool drift_create_expert(struct expert_drift *d, struct gpu_arena *arena, const 
            gpu_alloc(arena, w, &d->gate, e) && gpu_alloc(arena, w, &d->up, e);
 }
 
-/* From row and column on, to the end of the view. */
-static struct gpu_matrix from(struct gpu_view v, uint32_t ld, uint64_t row, uint32_t col)
-{
-    const uint64_t at = (row * ld + col) * sizeof(float);
-    return (struct gpu_matrix){gpu_slice(v, at, v.size - at), ld};
-}
-
-static uint32_t tile_at(uint32_t n, uint32_t i)
-{
-    return (uint32_t)min_u64(HESSIAN_TILE, n - i);
-}
-
 /* Which rank sums the rows from i on. */
 static unsigned owner(uint32_t i, unsigned ranks)
 {
@@ -68,17 +62,9 @@ void drift_add(struct gpu_cmd *cmd, const struct drift *d, struct gpu_view lost,
         if (d->shared && owner(i, comm_size()) != comm_rank())
             continue;
         const enum gpu_part before = gpu_part_begin(cmd, d->shared ? GPU_PART_UNITS : GPU_PART_OWN);
-        gpu_gemm(cmd, &(struct gpu_product){.a = from(lost, d->rows, 0, i),
-                                            .b = {x, d->n},
-                                            .c = from(d->sum, d->n, i, 0),
-                                            .m = tile_at(d->rows, i),
-                                            .n = d->n,
-                                            .k = tokens,
-                                            .alpha = factor,
-                                            .beta = 1,
-                                            .a_transposed = true,
-                                            .b_transposed = true,
-                                            .use = GEMM_STEERING});
+        gpu_gemm_add(cmd, gpu_matrix_from(lost, d->rows, 0, i), (struct gpu_matrix){x, d->n},
+                     gpu_matrix_from(d->sum, d->n, i, 0), hessian_tile_rows(d->rows, i), d->n, tokens, factor,
+                     GEMM_STEERING);
         gpu_part_end(cmd, before);
     }
 }
@@ -92,8 +78,8 @@ bool drift_exchange(struct gpu_cmd *cmd, struct drift *d, struct err *e)
     void *room = malloc(HESSIAN_TILE * row);
     bool ok = comm_agree(room || err_nomem(e, "rows of drift between ranks", HESSIAN_TILE * row), e);
     for (uint32_t i = 0; ok && i < d->rows; i += HESSIAN_TILE)
-        ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(d->sum, i * row, tile_at(d->rows, i) * row), owner(i, comm_size()),
-                       room, e);
+        ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(d->sum, i * row, hessian_tile_rows(d->rows, i) * row),
+                       owner(i, comm_size()), room, e);
     ok = gpu_cmd_finish(cmd, ok ? e : NULL) && ok;
     free(room);
     return ok;
@@ -106,12 +92,10 @@ void drift_expect(struct comm_expected *x, const struct model *m, uint32_t layer
     for (uint32_t i = 0; (p = block_part_in(m->cfg, layer, i)); i++)
         changed = changed || changes_last(p->role, half);
     for (int in = 0; in < INPUT_COUNT; in++) {
-        const bool last = input_is_last((enum input)in);
-        const uint32_t n = block_input_cols(model_block(m, layer), half, (enum input)in),
-                       rows = last ? m->cfg->hidden_size : n;
-        for (uint32_t i = 0; n && !(last && changed) && i < rows; i += HESSIAN_TILE)
-            comm_expect_broadcast(x, COMM_HESSIANS, tile_at(rows, i) * (uint64_t)n * sizeof(float), owner(i, x->ranks),
-                                  1);
+        const struct drift d = shape_of(model_block(m, layer), half, in, m->cfg->hidden_size);
+        for (uint32_t i = 0; d.n && !(d.last && changed) && i < d.rows; i += HESSIAN_TILE)
+            comm_expect_broadcast(x, COMM_HESSIANS, hessian_tile_rows(d.rows, i) * (uint64_t)d.n * sizeof(float),
+                                  owner(i, x->ranks), 1);
     }
 }
 
@@ -119,8 +103,8 @@ double drift_products(struct block_shape block, enum block_half half, uint32_t h
 {
     double sum = 0;
     for (int in = 0; in < INPUT_COUNT; in++) {
-        const double n = block_input_cols(block, half, (enum input)in);
-        sum += n * (input_is_last((enum input)in) ? hidden : n);
+        const struct drift d = shape_of(block, half, in, hidden);
+        sum += (double)d.rows * d.n;
     }
     return sum;
 }
@@ -134,16 +118,16 @@ static bool clear_above(struct gpu_cmd *cmd, struct gpu_view factor, uint32_t n,
     float *host = malloc(bytes);
     bool ok = host || err_nomem(e, "a tile of GPTQ's factor", bytes);
     for (uint32_t i = 0; ok && i < n; i += HESSIAN_TILE) {
-        const uint32_t t = tile_at(n, i);
+        const uint32_t t = hessian_tile_rows(n, i);
         const uint64_t size = (uint64_t)t * t * sizeof(float);
         const struct gpu_matrix packed = {tile, t};
-        gpu_copy_part(cmd, from(factor, n, i, i), packed, t, t);
+        gpu_copy_part(cmd, gpu_matrix_from(factor, n, i, i), packed, t, t);
         ok = gpu_download(cmd, tile, host, size, e);
         for (uint32_t r = 0; ok && r < t; r++)
             memset(host + (size_t)r * t + r + 1, 0, (t - r - 1) * sizeof *host);
         if (ok) {
             gpu_upload(cmd, tile, host, size);
-            gpu_copy_part(cmd, packed, from(factor, n, i, i), t, t);
+            gpu_copy_part(cmd, packed, gpu_matrix_from(factor, n, i, i), t, t);
         }
     }
     free(host);
@@ -156,12 +140,12 @@ static void times_tiles(struct gpu_cmd *cmd, struct gpu_view x, struct gpu_view 
                         struct gpu_view y, uint32_t rows, uint32_t cols, uint32_t n)
 {
     for (uint32_t k = first; k < n; k += HESSIAN_TILE)
-        gpu_gemm(cmd, &(struct gpu_product){.a = from(x, n, 0, k),
-                                            .b = from(b, n, k, col),
-                                            .c = from(y, n, 0, col),
+        gpu_gemm(cmd, &(struct gpu_product){.a = gpu_matrix_from(x, n, 0, k),
+                                            .b = gpu_matrix_from(b, n, k, col),
+                                            .c = gpu_matrix_from(y, n, 0, col),
                                             .m = rows,
                                             .n = cols,
-                                            .k = tile_at(n, k),
+                                            .k = hessian_tile_rows(n, k),
                                             .alpha = 1,
                                             .beta = k > first ? 1 : 0,
                                             .b_transposed = true});
@@ -172,7 +156,7 @@ static void times_factor(struct gpu_cmd *cmd, struct gpu_view x, struct gpu_view
                          uint32_t n)
 {
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
-        times_tiles(cmd, x, r, i, i, y, rows, tile_at(n, i), n);
+        times_tiles(cmd, x, r, i, i, y, rows, hessian_tile_rows(n, i), n);
 }
 
 /* w[rows, n] += alpha x R^T. */
@@ -181,11 +165,11 @@ static void add_times_transposed(struct gpu_cmd *cmd, struct gpu_view x, struct 
 {
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
         gpu_gemm(cmd, &(struct gpu_product){.a = {x, n},
-                                            .b = from(r, n, i, 0),
-                                            .c = from(w, n, 0, i),
+                                            .b = gpu_matrix_from(r, n, i, 0),
+                                            .c = gpu_matrix_from(w, n, 0, i),
                                             .m = rows,
-                                            .n = tile_at(n, i),
-                                            .k = i + tile_at(n, i),
+                                            .n = hessian_tile_rows(n, i),
+                                            .k = i + hessian_tile_rows(n, i),
                                             .alpha = alpha,
                                             .beta = 1});
 }

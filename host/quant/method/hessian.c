@@ -97,35 +97,6 @@ bool hessian_create_experts(struct hessian *layer, struct hessian *in, struct he
 
 /* ---- sums ---- */
 
-/* From row and column on, to the end of the view. */
-static struct gpu_matrix from(struct gpu_view v, uint32_t ld, uint32_t row, uint32_t col)
-{
-    uint64_t at = ((uint64_t)row * ld + col) * 4;
-    return (struct gpu_matrix){gpu_slice(v, at, v.size - at), ld};
-}
-
-static uint32_t tile_at(uint32_t n, uint32_t i)
-{
-    return (uint32_t)min_u64(HESSIAN_TILE, n - i);
-}
-
-/* c += factor * a^T b, of the columns where a and b begin: m and n of them. */
-static void add(struct gpu_cmd *cmd, struct gpu_matrix a, struct gpu_matrix b, struct gpu_matrix c, uint32_t m,
-                uint32_t n, uint32_t tokens, float factor, enum gemm_use use)
-{
-    gpu_gemm(cmd, &(struct gpu_product){.a = a,
-                                        .b = b,
-                                        .c = c,
-                                        .m = m,
-                                        .n = n,
-                                        .k = tokens,
-                                        .alpha = factor,
-                                        .beta = 1,
-                                        .a_transposed = true,
-                                        .b_transposed = true,
-                                        .use = use});
-}
-
 /* Which rank sums the rows of tiles from i on: back and forth over the ranks, since the first are the longest. Square ones of one tile
  * go to different ranks by their width. */
 static unsigned owner(uint32_t n, uint32_t i, unsigned ranks)
@@ -138,17 +109,18 @@ static unsigned owner(uint32_t n, uint32_t i, unsigned ranks)
 static void add_tiles(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t i,
                       uint32_t tokens, float factor)
 {
-    const uint32_t n = h->n, rows = tile_at(n, i);
+    const uint32_t n = h->n, rows = hessian_tile_rows(n, i);
     /* What is learned from is of rounded inputs, then: still a sum of squares. What judges is exact. */
     const enum gemm_use use = sum == HESSIAN_TRAIN ? GEMM_STEERING : GEMM_EXACT;
-    const struct gpu_matrix a = from(x, n, 0, i);
+    const struct gpu_matrix a = gpu_matrix_from(x, n, 0, i);
     if (sum == HESSIAN_TRAIN) {
-        add(cmd, a, a, from(h->train, n, i, i), rows, n - i, tokens, factor, use);
+        gpu_gemm_add(cmd, a, a, gpu_matrix_from(h->train, n, i, i), rows, n - i, tokens, factor, use);
         return;
     }
-    add(cmd, a, a, from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor, use);
+    gpu_gemm_add(cmd, a, a, gpu_matrix_from(h->held, held_cols(n), i, 0), rows, rows, tokens, factor, use);
     if (i)
-        add(cmd, a, from(x, n, 0, 0), from(h->train, n, i, 0), rows, i, tokens, factor, use);
+        gpu_gemm_add(cmd, a, gpu_matrix_from(x, n, 0, 0), gpu_matrix_from(h->train, n, i, 0), rows, i, tokens, factor,
+                     use);
 }
 
 void hessian_add(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_sum sum, struct gpu_view x, uint32_t tokens,
@@ -172,7 +144,7 @@ bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e)
     void *room = malloc(HESSIAN_TILE * row);
     bool ok = comm_agree(room || err_nomem(e, "rows of a Hessian between ranks", HESSIAN_TILE * row), e);
     for (uint32_t i = 0; ok && i < h->n; i += HESSIAN_TILE) {
-        const uint32_t rows = tile_at(h->n, i);
+        const uint32_t rows = hessian_tile_rows(h->n, i);
         const unsigned from_rank = owner(h->n, i, comm_size());
         ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(h->train, i * row, rows * row), from_rank, room, e) &&
              (!h->held.size ||
@@ -187,7 +159,7 @@ bool hessian_exchange(struct gpu_cmd *cmd, struct hessian *h, struct err *e)
 void hessian_expect(struct comm_expected *x, uint32_t n, bool held)
 {
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
-        comm_expect_broadcast(x, COMM_HESSIANS, tile_at(n, i) * 4ull * (n + (held ? held_cols(n) : 0)),
+        comm_expect_broadcast(x, COMM_HESSIANS, hessian_tile_rows(n, i) * 4ull * (n + (held ? held_cols(n) : 0)),
                               owner(n, i, x->ranks), 1);
 }
 
@@ -209,7 +181,7 @@ double hessian_products(uint32_t n)
 {
     double sum = 0;
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
-        sum += (double)tile_at(n, i) * (n - i);
+        sum += (double)hessian_tile_rows(n, i) * (n - i);
     return sum;
 }
 
@@ -219,7 +191,7 @@ double hessian_busiest(uint32_t n, unsigned ranks)
     for (unsigned r = 0; r < ranks; r++) {
         double sum = 0;
         for (uint32_t i = 0; i < n; i += HESSIAN_TILE)
-            sum += owner(n, i, ranks) == r ? (double)tile_at(n, i) * (n - i) : 0;
+            sum += owner(n, i, ranks) == r ? (double)hessian_tile_rows(n, i) * (n - i) : 0;
         most = fmax(most, sum);
     }
     return most;
@@ -247,8 +219,9 @@ void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, 
     const uint32_t ld = held_cols(n), end = row0 + rows;
     for (uint32_t i = row0, next; i < end; i = next) {
         next = (uint32_t)min_u64(end, (i / HESSIAN_TILE + 1ull) * HESSIAN_TILE);
-        struct gpu_matrix a = from(g, rows, 0, i - row0);
-        add(cmd, a, a, from(tiles, ld, i, i % HESSIAN_TILE), next - i, next - i, tokens, factor, GEMM_STEERING);
+        struct gpu_matrix a = gpu_matrix_from(g, rows, 0, i - row0);
+        gpu_gemm_add(cmd, a, a, gpu_matrix_from(tiles, ld, i, i % HESSIAN_TILE), next - i, next - i, tokens, factor,
+                     GEMM_STEERING);
     }
 }
 
@@ -264,10 +237,10 @@ void output_hessian_times(struct gpu_cmd *cmd, struct gpu_matrix tiles, uint32_t
                           struct gpu_view y, uint32_t cols, enum gemm_use use)
 {
     for (uint32_t i = 0; i < rows; i += HESSIAN_TILE) {
-        uint32_t tile = tile_at(rows, i);
-        gpu_gemm(cmd, &(struct gpu_product){.a = from(tiles.view, tiles.ld, row0 + i, 0),
-                                            .b = from(x, cols, i, 0),
-                                            .c = from(y, cols, i, 0),
+        uint32_t tile = hessian_tile_rows(rows, i);
+        gpu_gemm(cmd, &(struct gpu_product){.a = gpu_matrix_from(tiles.view, tiles.ld, row0 + i, 0),
+                                            .b = gpu_matrix_from(x, cols, i, 0),
+                                            .c = gpu_matrix_from(y, cols, i, 0),
                                             .m = tile,
                                             .n = cols,
                                             .k = tile,
@@ -294,17 +267,18 @@ void hessian_square(struct gpu_cmd *cmd, const struct hessian *h, enum hessian_s
 {
     const uint32_t n = h->n;
     for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
-        uint32_t rows = tile_at(n, i);
+        uint32_t rows = hessian_tile_rows(n, i);
         if (sum == HESSIAN_TRAIN) {
-            gpu_copy_part(cmd, from(h->train, n, i, i), from(square, n, i, i), rows, n - i);
+            gpu_copy_part(cmd, gpu_matrix_from(h->train, n, i, i), gpu_matrix_from(square, n, i, i), rows, n - i);
         } else {
-            gpu_copy_part(cmd, from(h->held, held_cols(n), i, 0), from(square, n, i, i), rows, rows);
+            gpu_copy_part(cmd, gpu_matrix_from(h->held, held_cols(n), i, 0), gpu_matrix_from(square, n, i, i), rows,
+                          rows);
             if (i)
-                gpu_copy_part(cmd, from(h->train, n, i, 0), from(square, n, i, 0), rows, i);
+                gpu_copy_part(cmd, gpu_matrix_from(h->train, n, i, 0), gpu_matrix_from(square, n, i, 0), rows, i);
         }
         for (uint32_t j = 0; j < i; j += HESSIAN_TILE) {
-            struct gpu_matrix below = from(square, n, i, j), above = from(square, n, j, i);
-            uint32_t cols = tile_at(n, j);
+            struct gpu_matrix below = gpu_matrix_from(square, n, i, j), above = gpu_matrix_from(square, n, j, i);
+            uint32_t cols = hessian_tile_rows(n, j);
             if (sum == HESSIAN_TRAIN) /* it is above */
                 gpu_transpose_part(cmd, above, below, cols, rows);
             else

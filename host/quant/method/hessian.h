@@ -8,6 +8,11 @@
 
 /* Rows and columns of the tiles that sums are kept in. */
 #define HESSIAN_TILE 512u
+/* Of the tile of n rows that begins at row i. */
+static inline uint32_t hessian_tile_rows(uint32_t n, uint32_t i)
+{
+    return n - i < HESSIAN_TILE ? n - i : HESSIAN_TILE;
+}
 
 /* Two sums over disjoint windows: one to learn from, one that only judges (the guard). Both are symmetric, so each is summed
  * and kept as a triangle of tiles, and they share one square:

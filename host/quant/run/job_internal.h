@@ -130,7 +130,8 @@ bool job_await_end(struct job *j, struct err *e);
 struct job_units {
     uint32_t n;
     const char *what; /* "another process's linears": what is waited for */
-    /* What a unit is called in the work folder. */
+    /* What a unit is called in the work folder; NULL: there is one, called `only`. */
+    const char *only;
     const char *(*name)(void *ctx, uint32_t i, char out[UNIT_NAME_CAP]);
     /* Takes it up where it is there. */
     bool (*look)(void *ctx, uint32_t i, bool *there, struct err *e);

@@ -28,13 +28,6 @@ static bool save(void *ctx, uint32_t layer, const float *const *tiles, struct er
     return store_write_outputs(j->store, layer, plan_block(&j->plan, layer), tiles, e);
 }
 
-static const char *unit_name(void *ctx, uint32_t i, char out[UNIT_NAME_CAP])
-{
-    (void)ctx, (void)i;
-    snprintf(out, UNIT_NAME_CAP, "outputs");
-    return out;
-}
-
 static bool look_outputs(void *ctx, uint32_t i, bool *there, struct err *e)
 {
     struct job *j = ctx;
@@ -77,7 +70,7 @@ bool job_outputs(struct job *j, struct err *e)
 {
     const struct job_units pass = {.n = 1,
                                    .what = "Hessians of outputs from another process",
-                                   .name = unit_name,
+                                   .only = "outputs",
                                    .look = look_outputs,
                                    .make = make_outputs,
                                    .ctx = j};

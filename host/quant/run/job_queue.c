@@ -131,10 +131,11 @@ static bool goes_on(struct job *j, struct err *e)
 /* One unit, unless another process is at it. */
 static bool try_unit(struct job *j, const struct job_units *u, uint32_t i, bool *done, struct err *e)
 {
-    char name[UNIT_NAME_CAP];
+    char room[UNIT_NAME_CAP];
+    const char *name = u->name ? u->name(u->ctx, i, room) : u->only;
     const bool shared = job_shared(j);
     if (shared) {
-        enum queue_turn turn = queue_take(j->queue, u->name(u->ctx, i, name), e);
+        enum queue_turn turn = queue_take(j->queue, name, e);
         if (turn != QUEUE_MINE)
             return turn == QUEUE_BUSY;
     }

@@ -59,13 +59,6 @@ static bool save(void *ctx, const uint32_t *ids, uint32_t segments, struct err *
     return store_write_sampled(j->store, ids, (uint64_t)segments * j->plan.sampling.length, e);
 }
 
-static const char *unit_name(void *ctx, uint32_t i, char out[UNIT_NAME_CAP])
-{
-    (void)ctx, (void)i;
-    snprintf(out, UNIT_NAME_CAP, "sampled");
-    return out;
-}
-
 /* Segments that the work folder has. */
 static uint32_t read_sampled(struct job *j)
 {
@@ -99,7 +92,7 @@ bool job_sample(struct job *j, struct err *e)
     const uint64_t n = (uint64_t)s->segments * s->length;
     const struct job_units text = {.n = 1,
                                    .what = "the text that another process has the model write",
-                                   .name = unit_name,
+                                   .only = "sampled",
                                    .look = look_sampled,
                                    .make = make_sampled,
                                    .ctx = j};
