@@ -387,3 +387,11 @@ void queue_close(struct queue **out)
     free(q);
     *out = NULL;
 }
+
+void queue_sweep(const char *dir)
+{
+    struct queue *q = NULL;
+    struct err why = {0};
+    queue_open(&q, dir, &why);
+    queue_close(&q);
+}

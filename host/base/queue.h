@@ -27,6 +27,8 @@ struct queue;
 bool queue_open(struct queue **out, const char *dir, struct err *e);
 /* Gives back all that it has, and removes what processes that are gone have left. */
 void queue_close(struct queue **q);
+/* The latter alone, by one that is not of those in the folder. */
+void queue_sweep(const char *dir);
 /* Processes at work, this one too. q NULL: 1. */
 unsigned queue_processes(const struct queue *q);
 /* Seconds until a process that no longer says anything is gone. */

@@ -142,6 +142,8 @@ bool job_out_lock(struct job *j, struct err *e)
 void job_out_unlock(struct job *j, bool ok)
 {
     const bool had = j->work_lock.held || j->queue;
+    if (j->work_lock.held && !j->queue) /* ranks are in none */
+        queue_sweep(j->work_dir);
     queue_close(&j->queue);
     os_unlock(&j->work_lock);
     if (had)
