@@ -123,16 +123,19 @@ static void add_work(cJSON *j, const char *name, const struct gsq_work *w)
     cJSON_AddNumberToObject(o, "bytes_written", w->bytes_written);
 }
 
-/* Their sum. */
-static uint64_t add_bytes(cJSON *j, const char *name, const struct gsq_rank *k, const uint64_t *bytes)
+static void add_bytes(cJSON *j, const char *name, const struct gsq_rank *k, const uint64_t *bytes)
 {
-    cJSON *o = j ? cJSON_AddObjectToObject(j, name) : NULL;
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < k->n_kinds; i++) {
-        if (o && bytes[i])
+    cJSON *o = cJSON_AddObjectToObject(j, name);
+    for (uint32_t i = 0; i < k->n_kinds; i++)
+        if (bytes[i])
             cJSON_AddNumberToObject(o, k->kinds[i], (double)bytes[i]);
+}
+
+static uint64_t sum_bytes(const struct gsq_rank *k, const uint64_t *bytes)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < k->n_kinds; i++)
         sum += bytes[i];
-    }
     return sum;
 }
 
@@ -162,11 +165,10 @@ static void on_rank(void *ctx, const struct gsq_rank *k)
         k->own.dispatches + k->units.dispatches + k->rows.dispatches + k->each.dispatches + k->exchange.dispatches;
     (k->ranks > 1 ? log_info : log_debug)(
         "rank %u: %.0f dispatches; %.4g TFLOP by itself, %.4g of what is shared out, %.4g for the exchange; %s sent, "
-        "%s "
-        "received",
+        "%s received",
         (unsigned)k->rank, dispatches, 1e-12 * (k->own.flop + k->each.flop), 1e-12 * (k->units.flop + k->rows.flop),
-        1e-12 * k->exchange.flop, format_bytes(add_bytes(NULL, NULL, k, k->sent), sent, sizeof sent),
-        format_bytes(add_bytes(NULL, NULL, k, k->received), received, sizeof received));
+        1e-12 * k->exchange.flop, format_bytes(sum_bytes(k, k->sent), sent, sizeof sent),
+        format_bytes(sum_bytes(k, k->received), received, sizeof received));
 }
 
 /* The evaluation is an operation of its own, with its own bar. */

@@ -72,15 +72,13 @@ bool helpers_settle(struct args *a, const char **further, struct err *e)
 /* The error that ended it, of its last lines. */
 static void take_error(struct helper *h, const char *line)
 {
-    static const char *const kinds[] = {
-        [ERR_USER] = "user", [ERR_ENV] = "environment", [ERR_BUG] = "bug", [ERR_STOPPED] = "stopped"};
     cJSON *o = cJSON_Parse(line);
     const char *event = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "event"));
     const char *kind = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "kind"));
     const char *message = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "message"));
     const char *hint = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, "hint"));
     for (int i = ERR_USER; event && kind && message && strcmp(event, "error") == 0 && i <= ERR_STOPPED; i++)
-        if (strcmp(kinds[i], kind) == 0) {
+        if (strcmp(err_kind_name((enum err_kind)i), kind) == 0) {
             err_set(&h->err, (enum err_kind)i, "device %s: %s", h->device, message);
             if (hint && hint[0])
                 err_hint(&h->err, "%s", hint);

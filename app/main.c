@@ -67,9 +67,8 @@ static void tell_error(const struct args *a, const struct err *e)
         say(stderr, "hint: this is a fault in gsq; please report it with the command line and the lines above\n");
     if (!a->json)
         return;
-    static const char *const kinds[] = {"none", "user", "environment", "bug", "stopped"};
     cJSON *o = json_event("error");
-    cJSON_AddStringToObject(o, "kind", kinds[e->kind]);
+    cJSON_AddStringToObject(o, "kind", err_kind_name(e->kind));
     cJSON_AddStringToObject(o, "message", e->msg);
     cJSON_AddStringToObject(o, "hint", e->hint);
     cJSON_AddNumberToObject(o, "exit", os_exit_code(e));

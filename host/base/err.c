@@ -14,6 +14,16 @@ static void format(char *out, size_t cap, const char *fmt, va_list ap)
     clean_text(out, cap, text, strlen(text), false);
 }
 
+const char *err_kind_name(enum err_kind kind)
+{
+    static const char *const names[] = {[ERR_NONE] = "none",
+                                        [ERR_USER] = "user",
+                                        [ERR_ENV] = "environment",
+                                        [ERR_BUG] = "bug",
+                                        [ERR_STOPPED] = "stopped"};
+    return names[kind];
+}
+
 bool(err_set)(struct err *e, enum err_kind kind, const char *fmt, ...)
 {
     if (!e)

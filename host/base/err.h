@@ -25,6 +25,8 @@ struct err {
     char hint[512];
 };
 
+/* "user", "environment", "bug", "stopped", "none": as JSON has them. */
+const char *err_kind_name(enum err_kind kind);
 /* Sets kind and message, clears the hint. Always returns false, so `return err_set(...)` reads well.
  * e may be NULL (the failure is then only the return value). */
 bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
