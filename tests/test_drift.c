@@ -94,8 +94,8 @@ static void test_make_good(void **state)
         const bool last = cases[i].last;
         struct drift d = {.rows = last ? rows : n, .n = n, .last = last};
         struct hessian h;
-        struct gpu_view square;
-        struct gptq_facts facts;
+        struct gpu_view square = {0};
+        struct gptq_facts facts = {0};
         seed = 77 + (uint32_t)i;
         float *x = malloc((size_t)tokens * n * 4), *lost = malloc((size_t)tokens * d.rows * 4);
         float *w = malloc((size_t)rows * n * 4), *got = malloc(max_u64((uint64_t)rows, d.rows) * n * 4);
@@ -165,8 +165,8 @@ static void test_gives_back(void **state)
           *got = malloc(ROWS * N * 4);
     struct drift d = {.rows = N, .n = N};
     struct hessian h;
-    struct gpu_view square;
-    struct gptq_facts facts;
+    struct gpu_view square = {0};
+    struct gptq_facts facts = {0};
     double without = 0, with = 0;
     assert_true(x && lost && w && got);
     seed = 5;
