@@ -1,5 +1,6 @@
 #include "app/option_table.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,7 +195,7 @@ static void show_calib(const struct args *a, struct strbuf *out)
     }
 }
 
-/* "25Gb/s", "3.1GB/s", "12.5": gigabytes a second. */
+/* "25Gb/s", "3.1GB/s", "12.5": gigabytes a second; "any". */
 static bool read_link(struct args *a, const struct option *o, const char *value, struct err *e)
 {
     static const struct {
@@ -204,18 +205,24 @@ static bool read_link(struct args *a, const struct option *o, const char *value,
     char *end;
     const double n = strtod(value, &end);
     (void)o;
+    if (strcmp(value, "any") == 0) {
+        a->q.link = INFINITY;
+        return true;
+    }
     for (size_t i = 0; i < sizeof units / sizeof *units; i++)
         if (strcmp(end, units[i].unit) == 0 && end != value && n * units[i].bytes >= 1e3 && n * units[i].bytes < 1e15) {
             a->q.link = n * units[i].bytes;
             return true;
         }
     err_set(e, ERR_USER, "--link: '%s' is no speed", value);
-    return err_hint(e, "25Gb/s (bits) or 3.1GB/s (bytes)");
+    return err_hint(e, "25Gb/s (bits), 3.1GB/s (bytes) or any");
 }
 
 static void show_link(const struct args *a, struct strbuf *out)
 {
-    if (a->q.link > 0)
+    if (isinf(a->q.link))
+        strbuf_puts(out, "any");
+    else if (a->q.link > 0)
         strbuf_printf(out, "%.6gGB/s", a->q.link * 1e-9);
 }
 
@@ -473,7 +480,7 @@ const struct option options[] = {
     {"ranks", 0, "N", OPT_U32, NUM(q.ranks, 1, 64), "those that mpirun starts", ON(QUANTIZE), SECTION_RUN,
      "with --dry-run: plan for so many devices or machines at one run: time, memory of each, what goes between them (docs/scale.md)"},
     {"link", 0, "SPEED", OPT_CALL, CALLS(read_link, show_link), "measured between those that are there", ON(QUANTIZE), SECTION_RUN,
-     "with --dry-run: how fast data goes between two ranks: 25Gb/s, 3.1GB/s"},
+     "how fast data goes between two ranks: 25Gb/s, 3.1GB/s; where fewer ranks would be faster the run is refused; any: it is not"},
     {"work", 0, "DIR", OPT_TEXT, AT(q.work), "OUT.work", ON(QUANTIZE), SECTION_RUN,
      "folder for finished blocks"},
     {"keep-work", 0, NULL, OPT_FLAG, AT(q.keep_work), "", ON(QUANTIZE), SECTION_RUN,

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Several ranks at one run (host/base/comm.h): the same bytes for any number of them, by both engines; the work of one, shared out, and what
 # the plan says between them; one rank's error is that of all;
-# a killed rank ends the run, which another number of ranks takes up. GSQ_BINARY: built with Open MPI; GSQ_MPICH: with MPICH, if any.
+# a killed rank ends the run, which another number of ranks takes up. GSQ_BINARY: built with Open MPI; GSQ_MPICH: with MPICH, if any, and
+# GSQ_MPICH_RANKS="1 2 3" ranks of it (3).
 # shellcheck source=tests/lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
 command -v mpirun.openmpi >/dev/null || skip 'no Open MPI'
@@ -28,7 +29,7 @@ equal() {
     local name=$1 n
     shift
     for n in 1 2 3; do
-        ranks "$n" quantize "$@" -o "$tmp/$n-$name" --json
+        ranks "$n" quantize "$@" -o "$tmp/$n-$name" --link any --json
         [[ $rc -eq 0 ]] || fail "$name, $n ranks of $engine: exit $rc: $(told)"
         cp "$tmp/out" "$tmp/$name-$n.json"
     done
@@ -37,6 +38,13 @@ equal() {
     check "$name: work of ranks and bytes between them are those of one rank and of the plan${wrong:+: $wrong}" test -z "$wrong"
     check "$name: 2 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/2-$name"
     check "$name: 3 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/3-$name"
+    [[ -n ${GSQ_MPICH:-} ]] || return 0
+    engine=mpich
+    for n in ${GSQ_MPICH_RANKS:-3}; do
+        ranks "$n" quantize "$@" -o "$tmp/mpich-$n-$name" --link any
+        check "$name: $n ranks of MPICH give the same bytes: exit $rc" diff -r "$tmp/1-$name" "$tmp/mpich-$n-$name"
+    done
+    engine=openmpi
 }
 equal rtn "$tmp/dense" --method rtn --bits 3 --group 64
 equal gptq "$tmp/dense" --method gptq --bits 2 --group 64 "${text[@]:0:6}"
@@ -55,12 +63,6 @@ fi
 if [[ -d $shared/models/qwen3moe-4m ]]; then
     equal experts.gguf "$shared/models/qwen3moe-4m" --format gguf --type Q2_K_S --epochs 1 "${text[@]}"
 fi
-if [[ -n ${GSQ_MPICH:-} ]]; then
-    engine=mpich
-    ranks 2 quantize "$tmp/dense" --effort balanced --epochs 2 --scale-epochs 1 --bits 2 --group 64 "${text[@]}" -o "$tmp/mpich"
-    check "MPICH: 2 ranks give the same bytes: exit $rc" diff -r "$tmp/1-balanced" "$tmp/mpich"
-    engine=openmpi
-fi
 
 for n in 1 2 3; do # three batches
     ranks "$n" imatrix "$tmp/dense" --calib "$demo/calib.txt" --ctx 512 --samples 18 -o "$tmp/imatrix-$n.gguf"
@@ -76,8 +78,14 @@ result() { grep '"event":"result"' "$1"; }
 check 'compare: 2 ranks give the figures of one' test "$(result "$tmp/compare-2")" = "$(result "$tmp/compare-1")"
 check 'compare: 3 ranks give the figures of one' test "$(result "$tmp/compare-3")" = "$(result "$tmp/compare-1")"
 
+# ---- a link that costs more than it gives ----
+ranks 3 quantize "$tmp/dense" --effort fast --bits 2 --group 64 "${text[@]}" -o "$tmp/slow" --link 2Mb/s
+check "a slow link: exit $rc: $(told | head -n 1)" test "$rc" -eq 2 -a "$(told | grep -c '^error: 3 ranks over a link of 0.00025 GB/s would take ')" -eq 1
+check "it names the faster layout: $(told | tail -n 1)" grep -q 'mpirun -n 1; ' "$tmp/err"
+check 'and nothing is begun' test ! -e "$tmp/slow" -a ! -e "$tmp/slow.work"
+
 # ---- one rank's error is that of all ----
-long=(quantize "$tmp/dense" --effort balanced --epochs 4 --scale-epochs 2 --bits 2 --group 64 "${text[@]}")
+long=(quantize "$tmp/dense" --link any --effort balanced --epochs 4 --scale-epochs 2 --bits 2 --group 64 "${text[@]}")
 rank1() { # VARIABLES...: set for rank 1 alone
     # shellcheck disable=SC2016 # for the script
     printf '#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" != 1 ] || export %s\nexec "%s" "$@"\n' "$*" "$gsq" >"$tmp/gsq1"
@@ -87,6 +95,7 @@ layer=$build/fault_layer
 rank1 "VK_ADD_LAYER_PATH=$layer" VK_INSTANCE_LAYERS=VK_LAYER_GSQ_fault GSQ_FAULT=vkQueueSubmit2:400
 run timeout 60 mpirun.openmpi -n 3 "$tmp/gsq1" "${long[@]}" -o "$tmp/lost"
 check "a device lost on rank 1: exit $rc, said by all as one: $(told | head -n 1)" test "$rc" -eq 3 -a "$(told | grep -c 'the device was lost')" -eq 1
+check 'with where rank 1 was, and not where others were' grep -Eq '^error: ([^:]*: )?vkQueueSubmit2: the device was lost' "$tmp/err"
 ranks 2 "${long[@]}" -o "$tmp/lost"
 check "what was finished is kept, and 2 ranks go on: exit $rc" test "$rc" -eq 0
 ranks 1 "${long[@]}" -o "$tmp/whole"
@@ -94,6 +103,18 @@ check 'the same bytes' diff -r "$tmp/whole" "$tmp/lost"
 rank1 GSQ_STOP_AT=stop:step:5
 run timeout 60 mpirun.openmpi -n 2 "$tmp/gsq1" "${long[@]}" -o "$tmp/stopped"
 check "a stop heard by rank 1: exit $rc" test "$rc" -ge 128
+# Its activations, beyond what device and host have room for, find no room in the work folder either: no file of rank 1 may grow.
+# shellcheck disable=SC2016 # for the script
+printf '#!/bin/sh\n[ "$OMPI_COMM_WORLD_RANK" != 1 ] || { trap "" XFSZ; ulimit -f 0; }\nexec "%s" "$@"\n' "$gsq" >"$tmp/gsq1"
+run timeout 60 mpirun.openmpi -n 2 "$tmp/gsq1" quantize "$demo" -o "$tmp/unwritten" --link any --effort fast --bits 2 --group 64 --calib "$demo/calib.txt" --ctx 64 \
+    --samples 1199 --steps 4 --mem-limit 0.06 --host-limit 0.001
+check "a full disk on rank 1: exit $rc: $(told | head -n 1)" test "$rc" -eq 3 -a \
+    "$(told | grep -Ec "^error: ([^:]*: )?room for the hidden states of [0-9]* windows: cannot reserve scratch space in $tmp/unwritten.work: ")" -eq 1
+"$build/make_big_block" "$tmp/nan" --hidden 128 --intermediate 640 --heads 4 --kv 2 --layers 3 --vocab 512
+python3 "$here/tests/lib/damage.py" "$tmp/nan" nan
+ranks 3 quantize "$tmp/nan" -o "$tmp/never" --effort fast --bits 2 --group 64 "${text[@]}"
+check "a weight that is NaN: exit $rc: $(told | head -n 1)" test "$rc" -eq 2 -a \
+    "$(told | grep -c "^error: model.layers.0.mlp.gate_proj.weight in $tmp/nan/model.safetensors holds NaN at element ")" -eq 1
 if mount -t tmpfs -o size=256k none "$(mkdir -p "$tmp/full" && echo "$tmp/full")" 2>/dev/null; then
     mounts+=("$tmp/full")
     ranks 3 "${long[@]}" -o "$tmp/never" --work "$tmp/full/work"

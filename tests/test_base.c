@@ -205,6 +205,20 @@ static void test_err(void **state)
     assert_false(err_context(&e, "%s", "a/mod"));
     assert_false(err_context(&e, "%s", "name"));
     assert_string_equal(e.msg, "name: a/mod: the tensors of a/model have no name (b.bin)");
+    /* A part of a module names it; another module's beginning does not, nor a file beside a path. */
+    err_set(&e, ERR_ENV, "model.layers.1.mlp.gate_proj: lost");
+    assert_false(err_context(&e, "%s", "model.layers.1"));
+    assert_false(err_context(&e, "%s", "layers.1"));
+    assert_string_equal(e.msg, "layers.1: model.layers.1.mlp.gate_proj: lost");
+    err_set(&e, ERR_ENV, "a/model.safetensors");
+    assert_false(err_context(&e, "%s", "a/model"));
+    assert_string_equal(e.msg, "a/model: a/model.safetensors");
+    /* What another process has told is whole. */
+    e.told = true;
+    assert_false(err_context(&e, "%s", "here"));
+    assert_string_equal(e.msg, "a/model: a/model.safetensors");
+    assert_false(err_set(&e, ERR_ENV, "x") || err_context(&e, "here"));
+    assert_string_equal(e.msg, "here: x");
     err_set(&e, ERR_ENV, "x");
     assert_string_equal(e.hint, "");
     assert_int_equal(os_exit_code(&e), 3);

@@ -84,8 +84,10 @@ bool comm_agree(bool ok, struct err *e)
     if (code == MPI_SUCCESS) {
         struct err told = *of;
         code = MPI_Bcast(&told, (int)sizeof told, MPI_BYTE, lowest, MPI_COMM_WORLD);
-        if (code == MPI_SUCCESS)
+        if (code == MPI_SUCCESS) {
             *of = told;
+            of->told = lowest != self.rank;
+        }
     }
     if (code != MPI_SUCCESS && ok)
         return failed("an agreement", code, e);

@@ -31,6 +31,7 @@ bool(err_set)(struct err *e, enum err_kind kind, const char *fmt, ...)
     va_list ap;
     va_start(ap, fmt);
     e->kind = kind;
+    e->told = false;
     e->hint[0] = 0;
     format(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
@@ -48,22 +49,23 @@ bool(err_hint)(struct err *e, const char *fmt, ...)
     return false;
 }
 
-/* Whether a message names that path or module, whole. A mere word ("model") may stand there for itself. */
+/* Whether a message names that path, or that module or a part of it, whole. A mere word ("model") may stand there for itself. */
 static bool names(const char *msg, const char *text)
 {
     static const char around[] = " :,;\"'()";
+    const bool path = strpbrk(text, "/\\") != NULL;
     size_t n = strlen(text);
-    if (!strpbrk(text, "./\\"))
+    if (!path && !strchr(text, '.'))
         return false;
     for (const char *at = strstr(msg, text); at; at = strstr(at + 1, text))
-        if ((at == msg || strchr(around, at[-1])) && (!at[n] || strchr(around, at[n])))
+        if ((at == msg || strchr(around, at[-1])) && (!at[n] || strchr(around, at[n]) || (!path && at[n] == '.')))
             return true;
     return false;
 }
 
 bool(err_context)(struct err *e, const char *fmt, ...)
 {
-    if (!e)
+    if (!e || e->told)
         return false;
     char text[sizeof e->msg];
     va_list ap;

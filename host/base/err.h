@@ -21,6 +21,7 @@ enum err_kind {
 
 struct err {
     enum err_kind kind;
+    bool told; /* by another process of the run, which has named where: err_context adds nothing */
     char msg[1024];
     char hint[512];
 };
@@ -32,7 +33,8 @@ const char *err_kind_name(enum err_kind kind);
 bool err_set(struct err *e, enum err_kind kind, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Adds the remedy. Always returns false. */
 bool err_hint(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* Puts "CONTEXT: " in front of the message, unless that names it already: a path, a tensor. Always returns false. */
+/* Puts "CONTEXT: " in front of the message, unless that names it already (a path, a tensor, a part of that module) or was told by another
+ * process. Always returns false. */
 bool err_context(struct err *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* "out of host memory (N bytes for WHAT)", kind ERR_ENV. Always returns false. */
 bool err_nomem(struct err *e, const char *what, unsigned long long bytes);

@@ -319,8 +319,7 @@ static bool eval_run(struct eval *ev, struct err *e)
     uint64_t scored = scored_positions(ev);
     if (f->sides == 2 && !(ev->sums.kls = malloc(scored * sizeof *ev->sums.kls)))
         return err_nomem(e, "the divergence of each position", scored * sizeof *ev->sums.kls);
-    bool ok = alloc_scores(ev, e) && score_part(ev, e);
-    ok = comm_agree(ok, e) && share_scores(ev, e);
+    const bool ok = alloc_scores(ev, e) && score_part(ev, e) && share_scores(ev, e);
     if (ok)
         sum_scores(ev);
     return ok && forward_tell(f, "done", e);

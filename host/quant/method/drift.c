@@ -76,7 +76,7 @@ bool drift_exchange(struct gpu_cmd *cmd, struct drift *d, struct err *e)
     if (comm_size() == 1)
         return true;
     void *room = malloc(HESSIAN_TILE * row);
-    bool ok = comm_agree(room || err_nomem(e, "rows of drift between ranks", HESSIAN_TILE * row), e);
+    bool ok = room || err_nomem(e, "rows of drift between ranks", HESSIAN_TILE * row);
     for (uint32_t i = 0; ok && i < d->rows; i += HESSIAN_TILE)
         ok = gpu_share(COMM_HESSIANS, cmd, gpu_slice(d->sum, i * row, hessian_tile_rows(d->rows, i) * row),
                        owner(i, comm_size()), room, e);

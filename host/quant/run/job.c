@@ -554,18 +554,18 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     if (ok) {
         job_choose_tell(&j);
         job_predict(&j, windows);
-        job_plan_ranks(&j);
-        struct err disk = {0};
+        struct err link = {0}, disk = {0};
+        const bool pays = job_plan_ranks(&j, &link);
         const bool fits = plan_fits_disk(&j.plan, &o, &disk);
         if (j.cb->planned)
             j.cb->planned(j.cb->ctx, &j.plan);
-        if (!fits)
-            *e = disk;
+        if (!fits || !pays)
+            *e = pays ? disk : link;
         /* One place more than blocks have: the last pass over scales. */
         size_t n_stages = (size_t)j.plan.n_layers * (HALF_COUNT + 1) + 1;
         out->linears = calloc(j.plan.n_items, sizeof *out->linears);
         out->stages = calloc(n_stages, sizeof *out->stages);
-        ok = fits &&
+        ok = fits && pays &&
              ((out->linears && out->stages) ||
               err_nomem(e, "the report", j.plan.n_items * sizeof *out->linears + n_stages * sizeof *out->stages));
         if (ok && !o.dry_run) {

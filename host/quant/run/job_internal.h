@@ -278,8 +278,9 @@ void job_give_expect(struct comm_expected *x, const struct matrix *item, unsigne
 bool job_link(struct job *j, struct err *e);
 /* What this rank has sent and got of a run that is over, as the plan has it, with the training that there was. */
 struct comm_bytes job_exchanged(const struct job *j);
-/* The plan for so many ranks as there are or are asked for; nothing where that is one. After job_predict. */
-void job_plan_ranks(struct job *j);
+/* The plan for so many ranks as there are or are asked for; nothing where that is one. After job_predict. An error where fewer of those that
+ * were started would be faster over their link. */
+bool job_plan_ranks(struct job *j, struct err *e);
 /* From here on this rank's work is counted, until job_work_end; job_work_gather: rank 0 has that of all in its result. */
 void job_work_begin(struct job *j);
 bool job_work_gather(struct job *j, struct err *e);

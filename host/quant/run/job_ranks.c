@@ -187,27 +187,33 @@ static const struct plan_layout *best_layout(const struct plan_ranks *r)
     return best;
 }
 
-/* Where the link costs more than it gives. */
-static void warn_slow(const struct plan_ranks *r)
+/* Where the link costs more than it gives, fewer ranks are to be started; a dry run says so and goes on. */
+static bool check_link(const struct job *j, struct err *e)
 {
+    const struct plan_ranks *r = &j->plan.ranks;
     const struct plan_layout *best = best_layout(r), *these = &r->layouts[r->n_layouts - 1];
     char a[24], b[24];
-    if (best == these)
-        return;
-    log_warn("%u ranks over %.3g GB/s would take %s, %u %s: %s", (unsigned)these->ranks, r->link * 1e-9,
-             format_seconds(these->seconds, a, sizeof a), (unsigned)best->ranks,
-             format_seconds(best->seconds, b, sizeof b),
-             best->ranks == 1 ? "one process is faster" : "fewer are faster");
+    if (best == these || isinf(j->o->link))
+        return true;
+    err_set(e, ERR_USER, "%u ranks over a link of %.3g GB/s would take %s, and %u %s", (unsigned)these->ranks,
+            r->link * 1e-9, format_seconds(these->seconds, a, sizeof a), (unsigned)best->ranks,
+            format_seconds(best->seconds, b, sizeof b));
+    if (!j->o->dry_run)
+        return err_hint(e, "start fewer: mpirun -n %u; or with --link any as many all the same", (unsigned)best->ranks);
+    log_warn("%s", e->msg);
+    *e = (struct err){0};
+    return true;
 }
 
-void job_plan_ranks(struct job *j)
+bool job_plan_ranks(struct job *j, struct err *e)
 {
     struct plan_ranks *r = &j->plan.ranks;
     const unsigned n = j->o->dry_run && j->o->ranks ? j->o->ranks : j->ranks;
+    bool ok = true;
     if (n < 2 || n > PLAN_RANKS_MOST || !j->cmd)
-        return;
+        return true;
     r->n = n;
-    r->measured = !(j->o->dry_run && j->o->link > 0);
+    r->measured = !(j->o->link > 0) || isinf(j->o->link);
     r->link = r->measured ? j->link : j->o->link;
     for (unsigned rank = 0; rank < n; rank++) {
         struct comm_expected x = {.rank = rank, .ranks = n};
@@ -220,9 +226,10 @@ void job_plan_ranks(struct job *j)
     r->layouts[r->n_layouts++] = layout(j, n);
     if (r->layouts[r->n_layouts - 1].seconds > 0) {
         j->plan.predicted_seconds = r->layouts[r->n_layouts - 1].seconds;
-        warn_slow(r);
+        ok = check_link(j, e);
     }
     plan_memory_of_rank(j);
+    return comm_agree(ok, e);
 }
 
 /* ---- the link ---- */
@@ -232,7 +239,7 @@ bool job_link(struct job *j, struct err *e)
     if (comm_size() == 1)
         return true;
     void *data = calloc(1, LINK_BYTES);
-    bool ok = comm_agree(data || err_nomem(e, "what is sent to measure the link", LINK_BYTES), e);
+    bool ok = data || err_nomem(e, "what is sent to measure the link", LINK_BYTES);
     uint64_t begin = 0;
     for (int round = 0; ok && round < 2; round++) { /* the first makes connections */
         begin = os_now_ns();

@@ -10,8 +10,7 @@ bool job_give(struct job *j, const struct matrix *item, unsigned rank, struct bl
     (void)j;
     if (comm_size() == 1)
         return true;
-    bool ok = rank == comm_rank() || qlinear_init(q, item->rows, item->cols, item->spec, e);
-    if (!comm_agree(ok, e))
+    if (rank != comm_rank() && !qlinear_init(q, item->rows, item->cols, item->spec, e))
         return false;
     const uint64_t rows = q->rows;
     return comm_broadcast(COMM_CODES, q->codes, rows * q->cols * sizeof *q->codes, rank, e) &&
@@ -72,7 +71,7 @@ bool job_work_gather(struct job *j, struct err *e)
     mine.expected = job_exchanged(j);
     if (all)
         all[comm_rank()] = mine;
-    if (!comm_agree(all || err_nomem(e, "what ranks did", ranks * sizeof *all), e) ||
+    if ((!all && !err_nomem(e, "what ranks did", ranks * sizeof *all)) ||
         !comm_gather(COMM_SETTINGS, all, ranks, 1, sizeof *all, e)) {
         free(all);
         return false;
