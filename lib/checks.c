@@ -112,8 +112,8 @@ static bool check_files(const struct lib_options *all, const gsq_model *model, s
 bool lib_check(struct lib_options *o, const gsq_model *model, bool plan, struct err *e)
 {
     o->q.dry_run = plan;
-    if (!plan && (o->q.ranks || o->q.link > 0)) {
-        err_set(e, ERR_USER, "--ranks and --link are for a plan");
+    if (!plan && o->q.ranks) {
+        err_set(e, ERR_USER, "--ranks is for a plan");
         return err_hint(e, "--dry-run makes one; ranks of a run are those that mpirun starts (docs/scale.md)");
     }
     if (lib_copies(o))

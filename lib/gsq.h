@@ -307,9 +307,10 @@ struct gsq_quantize_options {
         target_bpw; /* bits per weight, in a GGUF of all weights, in a folder of the linears of the blocks; 0: not said */
     /* The share of what was lost before a linear that it makes good where it starts on its own; below 0: 0.5, with method "gptq" 0. */
     float correction;
-    /* Of a plan: for so many processes ("ranks"), 0: for those that were started; bytes a second between two of them, 0: measured or, where
-     * they are not there, not known. */
+    /* Of a plan: for so many processes ("ranks"), 0: for those that were started. */
     uint32_t ranks;
+    /* Bytes a second between two ranks; 0: measured or, where they are not there, not known. A run where fewer would be faster is refused;
+     * INFINITY: it is not. */
     double link;
     bool join; /* help the process that is at the same run in the same work folder; where there is none, begin it */
 };

@@ -34,7 +34,7 @@ equal() {
         cp "$tmp/out" "$tmp/$name-$n.json"
     done
     local wrong
-    wrong=$(python3 "$here/tests/lib/ranks.py" "$tmp/$name"-[123].json) || true
+    wrong=$(python3 "$here/tests/lib/ranks.py" "$tmp/$name"-[123].json) || wrong=${wrong:-the counts cannot be read}
     check "$name: work of ranks and bytes between them are those of one rank and of the plan${wrong:+: $wrong}" test -z "$wrong"
     check "$name: 2 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/2-$name"
     check "$name: 3 ranks give the bytes of one" diff -r "$tmp/1-$name" "$tmp/3-$name"
