@@ -64,12 +64,29 @@ def seconds(rows, card, matrix_cores):
     return sums
 
 
+def sums_seconds(t):
+    """A window to the sums that a layer's linears and experts learn from; where what was lost before them is made good, as far as halves' outputs."""
+    drift = t.get("drift of the linears, a window")
+    way = t["inputs of the linears, a window" if drift is None else "forward, a window"]
+    return sum(t.get(name, 0) for name in ("Hessian sums, a window", "Hessian sums of experts, a window", "drift of experts, a window")) + way + (drift or 0)
+
+
+def start_seconds(t, experts):
+    """Of a layer's linears and so many experts: what each starts from."""
+    return (t.get("start of the linears", 0) + t.get("correction of the linears", 0) +
+            experts * (t.get("start of an expert", 0) + t.get("correction of an expert", 0)))
+
+
+def forwards(t, epochs):
+    """Ways of a window through a layer for what comes out: of the student, and of the 16-bit model where that is wanted."""
+    return 2 if epochs or "drift of the linears, a window" in t else 1
+
+
 def experts_seconds(t, effort, result, train, holdout):
     """The experts of a layer, each of which the same share of tokens chose; t: seconds of pieces."""
     n, used, ctx, epochs = result["experts"], result["experts_used"], result["ctx"], effort["epochs"]
     samples = train + holdout
-    layer = samples * (t["experts, a window"] + t["Hessian sums of experts, a window"])
-    layer += n * (t["start of an expert"] + effort["steps"] * t["Hessian objective of an expert, a step"])
+    layer = samples * t["experts, a window"] + n * effort["steps"] * t["Hessian objective of an expert, a step"]
     if epochs:
         steps = math.ceil(train / (effort["batch"] or max(1, math.ceil(epochs * train / 1280))))
         own, judging = (w * ctx * used / n / 32 for w in (train, holdout))
@@ -88,9 +105,8 @@ def run_seconds(pieces, effort, result, time):
     for kind in sorted({block for block, _ in pieces if block}):
         t = {name: time(rows) for (block, name), rows in pieces.items() if block == kind}
         blocks = next(rows for (block, _), rows in pieces.items() if block == kind)[0]["blocks"]
-        # The student's output, with the block objective its target, and the way to the Hessians.
-        layer = samples * (t.get("Hessian sums, a window", 0) + t["inputs of the linears, a window"] + (1 + (epochs > 0)) * t["forward, a window"])
-        layer += t.get("start of the linears", 0) + effort["steps"] * t.get("Hessian objective, a step", 0)
+        layer = samples * (sums_seconds(t) + forwards(t, epochs) * t["forward, a window"])
+        layer += start_seconds(t, result.get("experts", 0) * ("experts, a window" in t)) + effort["steps"] * t.get("Hessian objective, a step", 0)
         for half in ("attention half", "feed-forward half"):
             if half + ", a step" in t:
                 layer += epochs * train * t[half + ", a window"] + epochs * math.ceil(train / batch) * t[half + ", a step"]

@@ -59,10 +59,9 @@ def kinds_of(pieces, effort, result, plan, time):
         t = {name: time(rows) for (block, name), rows in pieces.items() if block == kind}
         n = next(rows for (block, _), rows in pieces.items() if block == kind)[0]["blocks"]
         experts = "experts, a window" in t
-        out["forward"] += n * samples * ((2 - experts) * t["forward, a window"] + t.get("experts, a window", 0))
-        out["hessian"] += n * samples * (t.get("Hessian sums, a window", 0) + t["inputs of the linears, a window"] +
-                                         t.get("Hessian sums of experts, a window", 0))
-        out["round"] += n * (t.get("start of the linears", 0) + result.get("experts", 0) * t.get("start of an expert", 0) * experts)
+        out["forward"] += n * samples * (cards.forwards(t, epochs) * t["forward, a window"] + t.get("experts, a window", 0))
+        out["hessian"] += n * samples * cards.sums_seconds(t)
+        out["round"] += n * cards.start_seconds(t, result.get("experts", 0) * experts)
         out["learn"] += n * effort["steps"] * (t.get("Hessian objective, a step", 0) +
                                                experts * result.get("experts", 0) * t.get("Hessian objective of an expert, a step", 0))
         for half in ("attention half", "feed-forward half"):

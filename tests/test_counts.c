@@ -12,6 +12,7 @@
 #include "host/gpu/gpu_gemm.h"
 #include "host/gpu/gpu_pipeline.h"
 #include "host/gpu/gpu_traffic.h"
+#include "host/quant/method/drift.h"
 #include "host/quant/method/hessian.h"
 #include "host/quant/method/tune_expert.h"
 #include "host/quant/plan/counts.h"
@@ -181,6 +182,19 @@ static void test_pieces(void **state)
     near("what RoPE turns in a window", s->of[0][COUNT_FORWARD][KERNEL_ID_rope_fwd].written, 4 * CTX * (width + keys));
     double last = (double)m->cfg->hidden_size * ((double)m->cfg->intermediate_size + width); /* of o and down */
     near("products for the linears' inputs", products(s->of[0][COUNT_INPUTS]), 2 * (weights - last) * CTX);
+    near("products of drift", products(s->of[0][COUNT_DRIFT]),
+         2 * CTX *
+             (drift_products(b, HALF_ATTN, m->cfg->hidden_size) + drift_products(b, HALF_FFN, m->cfg->hidden_size)));
+    double good = 0, factors = 0; /* inputs within one tile: their drift, and R R^T; and at most so much for the factor */
+    for (uint32_t i = 0; i < b.n; i++) {
+        const double n = b.matrices[i].cols;
+        assert_true(n <= HESSIAN_TILE);
+        good += 2 * b.matrices[i].rows * n * n * (input_is_last(b.matrices[i].part->input) ? 2 : 3);
+        factors += 2 * n * n * n;
+    }
+    const double made = products(s->of[0][COUNT_GOOD]);
+    if (!(made >= good && made <= good + factors))
+        fail_msg("products of a correction: %g are counted, it is %g and the factors", made, good);
     /* Forward, by the input of down alone, and by the weights. */
     double down = (double)m->cfg->hidden_size * m->cfg->intermediate_size;
     near("products of the feed-forward half", products(s->of[0][COUNT_FFN_WINDOW]),
@@ -303,6 +317,8 @@ static void check_kind(const struct model *m, const struct sum *s, unsigned k)
          2 * CTX *
              (hessian_products((uint32_t)hidden) +
               x->used * (hessian_products((uint32_t)hidden) + hessian_products((uint32_t)width) + 2 * hidden * width)));
+    near("products of what they have lost", products(of[COUNT_EXPERTS_DRIFT]),
+         2 * CTX * (hidden * hidden + x->used * (hidden * hidden + hidden * width + 4 * hidden * width)));
     near("products of a step of an expert", products(of[COUNT_EXPERT_HESSIAN_STEP]),
          2 * hidden * width * (2 * hidden + width));
     near("products of an expert both ways", products(of[COUNT_EXPERT_WINDOW]),

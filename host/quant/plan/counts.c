@@ -11,6 +11,7 @@
 #include "host/model/acts.h"
 #include "host/model/block_bwd.h"
 #include "host/model/head.h"
+#include "host/quant/method/drift.h"
 #include "host/quant/method/gumbel.h"
 #include "host/quant/method/hessian.h"
 #include "host/model/experts.h"
@@ -28,9 +29,13 @@ const char *const count_piece_names[COUNT_PIECES] = {
     [COUNT_JUDGED] = "a window that judges",
     [COUNT_SUMS] = "Hessian sums, a window",
     [COUNT_START] = "start of the linears",
+    [COUNT_DRIFT] = "drift of the linears, a window",
+    [COUNT_GOOD] = "correction of the linears",
     [COUNT_EXPERTS_FORWARD] = "experts, a window",
     [COUNT_EXPERTS_SUMS] = "Hessian sums of experts, a window",
     [COUNT_EXPERT_START] = "start of an expert",
+    [COUNT_EXPERTS_DRIFT] = "drift of experts, a window",
+    [COUNT_EXPERT_GOOD] = "correction of an expert",
     [COUNT_EXPERT_HESSIAN_STEP] = "Hessian objective of an expert, a step",
     [COUNT_EXPERT_WINDOW] = "an expert, 32 of its tokens",
     [COUNT_EXPERT_JUDGED] = "an expert, 32 tokens that judge",
@@ -187,6 +192,28 @@ static bool start_linears(struct counting *c, struct block_shape shape, struct e
             return false;
     }
     return true;
+}
+
+/* Of those that read inputs of the layer's width and are no last ones, and of the last: each makes its own good. */
+static bool make_good(struct counting *c, struct block_shape shape, enum count_piece piece, struct err *e)
+{
+    const uint32_t hidden = c->m->cfg->hidden_size;
+    begin(c);
+    for (uint32_t i = 0; i < shape.n; i++) {
+        const struct block_matrix *of = &shape.matrices[i];
+        const bool last = input_is_last(of->part->input);
+        struct linear l = {0};
+        struct gptq_facts facts;
+        struct drift d = {.rows = last ? hidden : of->cols, .n = of->cols, .last = last};
+        if (last && of->rows != hidden)
+            continue; /* attention's gates and the like */
+        if (!make_linear(c, of, &l, e) || !gpu_alloc_rows(c->arena, d.rows, d.n * 4ull, HESSIAN_TILE, &d.sum, e) ||
+            !gptq_factor(c->m->cmd, &l.h, c->o->damp, c->arena, l.square, &facts, e) ||
+            !drift_make_good(c->m->cmd, &d, l.w, 0, of->rows, l.square, quantize_correction(c->o), c->arena, e))
+            return false;
+        gpu_arena_reset(c->arena, 0);
+    }
+    return end(c, piece, 1);
 }
 
 static bool starts(struct counting *c, struct err *e)
@@ -374,6 +401,53 @@ static bool sums(struct counting *c, struct err *e)
     return end(c, COUNT_SUMS, COUNT_WINDOWS);
 }
 
+static void subtract(struct counting *c, struct gpu_view from, struct gpu_view what, uint32_t tokens)
+{
+    tiled_subtract(c->m->cmd,
+                   &(struct subtract_args){.a = from, .b = what, .d = from, .n = tokens * c->m->cfg->hidden_size});
+}
+
+static bool add_drift(struct counting *c, struct drift d, struct gpu_view lost, uint32_t tokens, struct err *e)
+{
+    struct gpu_view x;
+    if (!gpu_alloc_rows(c->arena, d.rows, d.n * 4ull, HESSIAN_TILE, &d.sum, e) ||
+        !gpu_alloc(c->arena, (uint64_t)tokens * d.n * 4, &x, e))
+        return false;
+    drift_add(c->m->cmd, &d, lost, x, tokens, 1);
+    return true;
+}
+
+/* As job_block.c's passes have it: of what comes in to each half, normed, and of what the half gives. */
+static bool drift_sums(struct counting *c, struct err *e)
+{
+    const struct passing p = whole_block(c, 0);
+    const uint32_t tokens = COUNT_WINDOWS * c->m->ctx, hidden = c->m->cfg->hidden_size;
+    struct half_block b;
+    bool ok = make_half(c, &p, &b, e);
+    begin(c);
+    for (int half = 0; ok && half < HALF_COUNT; half++) {
+        if (!block_has_half(c->shape, (enum block_half)half))
+            continue;
+        block_half_norm(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, COUNT_WINDOWS);
+        gpu_copy(c->m->cmd, b.y, b.fwd.norm, b.y.size);
+        block_half_norm(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, COUNT_WINDOWS);
+        subtract(c, b.y, b.x, tokens);
+        subtract(c, b.y, b.x, tokens);
+        for (int in = 0; ok && in < INPUT_COUNT; in++) {
+            const uint32_t cols = block_input_cols(c->shape, (enum block_half)half, (enum input)in);
+            const bool last = input_is_last((enum input)in);
+            if (cols && (last || cols == hidden))
+                ok =
+                    add_drift(c, (struct drift){.rows = last ? hidden : cols, .n = cols, .last = last}, b.y, tokens, e);
+        }
+    }
+    if (ok)
+        end(c, COUNT_DRIFT, COUNT_WINDOWS);
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
 /* ---- experts ---- */
 
 /* Room as a run has it, and an expert that a tile of tokens chose. */
@@ -447,6 +521,44 @@ static bool experts_sums(struct counting *c, struct err *e)
     return ok;
 }
 
+/* As job_experts.c has it: of a tile of tokens that chose an expert what comes in, what the expert of 16 bits and this one give of it; of all
+ * what comes in to the layer. */
+static bool experts_drift(struct counting *c, struct err *e)
+{
+    struct experts x = {0};
+    struct half_block b;
+    struct expert_drift d;
+    struct gpu_cmd *cmd = c->m->cmd;
+    bool ok = make_experts(c, &x, &b, e) && drift_create_expert(&d, c->arena, c->m->cfg, e);
+    if (ok) {
+        begin(c);
+        for (uint32_t at = 0, n; at < x.tile; at += n) {
+            n = experts_gather(&x, at, x.tile);
+            experts_gather_from(&x, x.x, at, n, x.out);
+            subtract(c, x.out, x.in, n);
+            drift_add(cmd, &d.in, x.out, x.in, n, 1);
+            experts_gather_from(&x, x.x, at, n, x.in);
+            experts_middle(&x, x.w, n, true);
+            experts_down(&x, x.w, n, true);
+            experts_gather_from(&x, x.x, at, n, x.in);
+            experts_down(&x, x.w, n, true); /* this one's middle is its Hessian's, too */
+            subtract(c, x.out, x.in, n);
+            drift_add(cmd, &d.out, x.out, x.gate, n, 1);
+        }
+        all_windows(c, &x);
+        for (uint32_t at = 0, n, all = COUNT_WINDOWS * c->m->ctx; at < all; at += n) {
+            n = experts_inputs(&x, at, all, x.out);
+            subtract(c, x.out, x.in, n);
+            drift_add(cmd, &d.layer, x.out, x.in, n, 1);
+        }
+        end(c, COUNT_EXPERTS_DRIFT, COUNT_WINDOWS);
+    }
+    experts_free(&x);
+    free_half(&b);
+    gpu_arena_reset(c->arena, 0);
+    return ok;
+}
+
 /* On its own output. */
 static bool one_expert(struct counting *c, struct block_shape expert, struct err *e)
 {
@@ -498,6 +610,11 @@ static bool pooled(struct counting *c, struct err *e)
     return ok;
 }
 
+static bool corrects(const struct counting *c)
+{
+    return quantize_correction(c->o) > 0;
+}
+
 static bool experts(struct counting *c, struct err *e)
 {
     const struct block_shape all = model_block(c->m, c->kind.first);
@@ -505,7 +622,9 @@ static bool experts(struct counting *c, struct err *e)
         return true;
     const struct block_shape one = block_expert(all, 0);
     return experts_forward(c, e) && experts_sums(c, e) && pooled(c, e) && start_linears(c, one, e) &&
-           end(c, COUNT_EXPERT_START, 1) && hessian_step(c, one, COUNT_EXPERT_HESSIAN_STEP, e) && one_expert(c, one, e);
+           end(c, COUNT_EXPERT_START, 1) &&
+           (!corrects(c) || (experts_drift(c, e) && make_good(c, one, COUNT_EXPERT_GOOD, e))) &&
+           hessian_step(c, one, COUNT_EXPERT_HESSIAN_STEP, e) && one_expert(c, one, e);
 }
 
 /* ---- the pass over scales ---- */
@@ -694,7 +813,8 @@ static bool list_kinds(const struct model *m, struct count_kind **out, unsigned 
 static bool one_kind(struct counting *c, struct err *e)
 {
     return hessian_step(c, c->shape, COUNT_HESSIAN_STEP, e) && halves(c, e) && forward(c, COUNT_FORWARD, e) &&
-           forward(c, COUNT_INPUTS, e) && forward(c, COUNT_JUDGED, e) && sums(c, e) && starts(c, e) && experts(c, e);
+           forward(c, COUNT_INPUTS, e) && forward(c, COUNT_JUDGED, e) && sums(c, e) && starts(c, e) &&
+           (!corrects(c) || (drift_sums(c, e) && make_good(c, c->shape, COUNT_GOOD, e))) && experts(c, e);
 }
 
 bool count_pieces(struct model *m, const struct quantize_options *o, count_fn *fn, void *ctx, struct err *e)

@@ -19,10 +19,14 @@ enum count_piece {
     COUNT_JUDGED,  /* a held-out window through both halves and its loss: exact products */
     COUNT_SUMS,    /* a window's share of the Hessians, beside the way there */
     COUNT_START,   /* RTN, GPTQ and losses of all linears */
+    COUNT_DRIFT, /* what a window has lost before the linears, where that is made good: the sums go by windows through both halves then */
+    COUNT_GOOD,  /* and weights that make it good, of all linears */
     /* Of a layer's experts, of which a window's tokens choose some; or of one. */
     COUNT_EXPERTS_FORWARD,     /* a window routed, through those that its tokens choose, and added up */
     COUNT_EXPERTS_SUMS,        /* a window's share of their Hessians, and the way there */
     COUNT_EXPERT_START,        /* of one: its pooled Hessians, RTN, GPTQ and losses of its linears */
+    COUNT_EXPERTS_DRIFT,       /* what a window has lost before them, where that is made good */
+    COUNT_EXPERT_GOOD,         /* and weights of one that make it good */
     COUNT_EXPERT_HESSIAN_STEP, /* and a step on its Hessians */
     COUNT_EXPERT_WINDOW,       /* block objective of one: gradients of EXPERT_WINDOW of its tokens */
     COUNT_EXPERT_JUDGED,       /* as many that judge */
