@@ -78,6 +78,7 @@ static void test_kernels(void **state)
         gpu_arena_reset(counting, 0);
     }
     gpu_cmd_count(cmd, GPU_COUNT_NOTHING);
+    gpu_cmd_watch(cmd, NULL, NULL);
     take_base(false);
     gpu_arena_destroy(&counting);
     assert_true(bytes_seen > 20 && flop_seen > 10);

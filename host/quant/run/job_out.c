@@ -70,6 +70,8 @@ bool job_out_check(struct job *j, struct err *e)
 static bool lock_out(struct job *j, struct err *e)
 {
     const struct quantize_options *o = j->o;
+    if (!comm_leads())
+        return true; /* a folder that another rank made would not go with a run that is refused */
     j->made_out = os_stat(o->out_dir, NULL) == OS_ABSENT;
     return o->format == EXPORT_GGUF ? out_lock_file(&j->out_lock, o->out_dir, e)
                                     : out_lock_folder(&j->out_lock, o->out_dir, e);
