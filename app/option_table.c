@@ -534,7 +534,7 @@ const struct option options[] = {
      "how far a weight's logits can move in all steps, as a multiple of the paper's schedule; scales both learning rates"},
     {"correction", 0, "X", OPT_F32, NUM(q.correction, 0, 1), NULL, ON(QUANTIZE), SECTION_METHOD,
      "the share of what was lost before a linear, in blocks quantized so far, that it makes good where it learns on its own or "
-     "starts so; by default 0.5, with --method gptq 0. Not for latent attention, and in models with experts not where any is "
+     "starts so; by default 0.5, of experts 1, with --method gptq 0. Not for latent attention, and in models with experts not where any is "
      "trained on what it gives (balanced, best, paper)"},
     {"output-hessian", 0, "W", OPT_NAME, NAME(q.output_hessian, OUTPUT_HESSIAN), "auto", ON(QUANTIZE), SECTION_METHOD,
      "linears that learn alone: also weigh errors of their outputs by what these cost the model's predictions, found in one pass "

@@ -305,7 +305,7 @@ struct gsq_quantize_options {
     uint64_t target_bytes; /* of the whole output; 0: not said */
     double
         target_bpw; /* bits per weight, in a GGUF of all weights, in a folder of the linears of the blocks; 0: not said */
-    /* The share of what was lost before a linear that it makes good where it starts on its own; below 0: 0.5, with method "gptq" 0. */
+    /* The share of what was lost before a linear that it makes good where it starts on its own; below 0: 0.5, of experts 1, with method "gptq" 0. */
     float correction;
     /* Of a plan: for so many processes ("ranks"), 0: for those that were started. */
     uint32_t ranks;

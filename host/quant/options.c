@@ -107,14 +107,16 @@ uint32_t quantize_lone_steps(const struct quantize_options *o)
                                                                                        : o->gumbel.steps;
 }
 
-/* All of it is too much: at 2 bits the rest of the error hides it (bench/results/correction-lavapipe.md). */
-#define CORRECTION 0.5f
+/* All of it is too much for linears that all tokens go through: at 2 bits the rest of the error hides it. Not so for experts, whose drifts
+ * are pooled with their layer's (bench/results/correction-lavapipe.md). */
+#define CORRECTION         0.5f
+#define CORRECTION_EXPERTS 1.0f
 
-float quantize_correction(const struct quantize_options *o)
+float quantize_correction(const struct quantize_options *o, bool expert)
 {
     if (o->method == METHOD_RTN || quantize_diagonal(o))
         return 0;
-    return o->correction >= 0 ? o->correction : o->method == METHOD_GSQ ? CORRECTION : 0;
+    return o->correction >= 0 ? o->correction : o->method != METHOD_GSQ ? 0 : expert ? CORRECTION_EXPERTS : CORRECTION;
 }
 
 /* Epochs that a short text may bring an effort to. */

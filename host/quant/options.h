@@ -133,7 +133,7 @@ struct quantize_options {
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
     uint32_t holdout;      /* how many of the windows only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
-    float correction;      /* see quantize_correction; below 0: 0.5 for METHOD_GSQ, else 0 */
+    float correction;      /* see quantize_correction; below 0: for METHOD_GSQ 0.5, of experts 1, else 0 */
     enum output_hessian output_hessian;
     struct scale_search_options scale_search;
     struct gumbel_options gumbel;
@@ -167,8 +167,8 @@ bool quantize_copies(const struct quantize_options *o);
 /* Whether an importance matrix is the only statistics: then Hessians are diagonal, no window is read, and only the
  * Hessian objective can be used. */
 bool quantize_diagonal(const struct quantize_options *o);
-/* The share of what was lost before a linear that it makes good where it starts on its own (drift.h). */
-float quantize_correction(const struct quantize_options *o);
+/* The share of what was lost before a linear, or an expert's, that it makes good where it starts on its own (drift.h); both are 0, or none. */
+float quantize_correction(const struct quantize_options *o, bool expert);
 /* EFFORT_BALANCED and docs/method.md's constants. */
 void quantize_defaults(struct quantize_options *o);
 /* Windows, steps and epochs of a level (docs/method.md 3). quick, fast: the Hessian objective alone. balanced, best: the block

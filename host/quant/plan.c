@@ -54,7 +54,7 @@ bool plan_gathers(const struct quantize_options *o, enum block_half half, struct
 
 bool plan_targets(const struct plan *p, const struct quantize_options *o)
 {
-    return (plan_teacher(o) && !p->experts_alone) || (quantize_correction(o) > 0 && plan_chained(p));
+    return (plan_teacher(o) && !p->experts_alone) || (quantize_correction(o, false) > 0 && plan_chained(p));
 }
 
 bool plan_chained(const struct plan *p)
@@ -64,7 +64,7 @@ bool plan_chained(const struct plan *p)
 
 bool plan_corrects(const struct plan *p, const struct quantize_options *o, enum block_half half, struct block_items b)
 {
-    bool all = quantize_correction(o) > 0 && plan_chained(p) && plan_gathers(o, half, b);
+    bool all = quantize_correction(o, false) > 0 && plan_chained(p) && plan_gathers(o, half, b);
     for (uint32_t i = 0; i < b.n; i++) {
         const enum input in = b.items[i].part->input;
         if (b.items[i].part->half == half)

@@ -247,8 +247,9 @@ static bool make_good(const struct own *p, struct square *s, struct err *e)
         return true;
     s->holds = SQUARE_OTHER;
     return gptq_factor(t->cmd, t->hessian, o->damp, t->scratch, s->view, &facts, e) &&
-           (facts.diagonal_only || drift_make_good(t->cmd, t->drift, t->w, p->rows.first, p->item.rows, s->view,
-                                                   quantize_correction(o), t->scratch, e));
+           (facts.diagonal_only ||
+            drift_make_good(t->cmd, t->drift, t->w, p->rows.first, p->item.rows, s->view,
+                            quantize_correction(o, block_part_is_expert(p->item.part)), t->scratch, e));
 }
 
 /* GPTQ or GSQ. Losses come as sums, and *norm as what they are relative to. */

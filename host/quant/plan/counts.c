@@ -209,7 +209,8 @@ static bool make_good(struct counting *c, struct block_shape shape, enum count_p
             continue; /* attention's gates and the like */
         if (!make_linear(c, of, &l, e) || !gpu_alloc_rows(c->arena, d.rows, d.n * 4ull, HESSIAN_TILE, &d.sum, e) ||
             !gptq_factor(c->m->cmd, &l.h, c->o->damp, c->arena, l.square, &facts, e) ||
-            !drift_make_good(c->m->cmd, &d, l.w, 0, of->rows, l.square, quantize_correction(c->o), c->arena, e))
+            !drift_make_good(c->m->cmd, &d, l.w, 0, of->rows, l.square,
+                             quantize_correction(c->o, block_part_is_expert(of->part)), c->arena, e))
             return false;
         gpu_arena_reset(c->arena, 0);
     }
@@ -612,7 +613,7 @@ static bool pooled(struct counting *c, struct err *e)
 
 static bool corrects(const struct counting *c)
 {
-    return quantize_correction(c->o) > 0;
+    return quantize_correction(c->o, false) > 0;
 }
 
 static bool experts(struct counting *c, struct err *e)

@@ -363,7 +363,7 @@ static bool count_run(struct plan *p, const struct model *m, const struct quanti
 {
     count_steps(p, o);
     p->experts = p->experts_alone = m->cfg->experts.n > 0;
-    p->chained = !p->experts || (quantize_correction(o) > 0 && !plan_block_objective(o));
+    p->chained = !p->experts || (quantize_correction(o, false) > 0 && !plan_block_objective(o));
     p->attn_alone = false;
     for (size_t i = 0; o->block.attn_alone && i < p->n_items; i++)
         p->attn_alone = p->attn_alone || (p->items[i].part->half == HALF_ATTN && plan_alone(o, &p->items[i]));

@@ -203,8 +203,12 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     put(id, "memory", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);
     put(id, "damping", text);
-    if (quantize_correction(o) > 0 && plan_chained(p)) {
-        snprintf(text, sizeof text, "%g", (double)quantize_correction(o));
+    if (quantize_correction(o, false) > 0 && plan_chained(p)) {
+        const double own = quantize_correction(o, false), experts = quantize_correction(o, true);
+        if (p->experts)
+            snprintf(text, sizeof text, "%g, of experts %g", own, experts);
+        else
+            snprintf(text, sizeof text, "%g", own);
         put(id, "correction", text);
     }
     if (o->method == METHOD_GPTQ)
