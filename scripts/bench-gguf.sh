@@ -8,6 +8,7 @@
 #
 # ROWS: file of measured rows, default build/gguf.tsv; what is in it is not measured again, so an interrupted run goes on.
 # TYPES="Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0" (of both), THEIRS="IQ2_S IQ2_XXS" (of llama-quantize alone),
+# SIZED=fast: an effort by which gsq makes a file as large as each of THEIRS, of types that it chooses; BPW="2.6 3.2": sizes likewise,
 # METHODS="llama-quantize gptq alone together paper" (what they are: scripts/lib/levels.sh), SAMPLES=128, CTX=256, WINDOWS=150 (of the
 # evaluation text; 0: all), ATTENTION= (a type that both give attention's matrices instead, Q8_0 for instance), GSQ=path of the binary, LLAMA=path of llama_run.
 set -euo pipefail
@@ -19,6 +20,8 @@ rows=${ROWS:-build/gguf.tsv}
 read -ra types <<<"${TYPES:-Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0}"
 read -ra theirs <<<"${THEIRS-IQ2_S IQ2_XXS}"
 read -ra methods <<<"${METHODS:-llama-quantize gptq alone together paper}"
+sized=${SIZED:-}
+read -ra bpws <<<"${BPW:-}"
 attention=${ATTENTION:-}
 ours=() theirs_too=()
 if [[ -n $attention ]]; then
@@ -58,8 +61,8 @@ their_file() { # TYPE
 }
 
 # One row: model, type, method, bits per weight of the blocks' matrices, KL, top-1, perplexity, seconds, bytes of the file.
-measure() { # TYPE METHOD
-    local type=$1 method=$2 how file=$tmp/out.gguf start
+measure() { # TYPE METHOD ["sized": types are gsq's choice]
+    local type=$1 method=$2 how file=$tmp/out.gguf start what=(--type "$1")
     if grep -q "^$name	$type	$method	" "$rows"; then
         return
     fi
@@ -72,16 +75,23 @@ measure() { # TYPE METHOD
         file=$tmp/$type.gguf
         their_file "$type"
         ;;
-    *) how_of "$method" ;;
+    *) how_of "${method%,*}" ;;
+    esac
+    case ${3:-}$type in
+    sized*bpw) what=(--bpw "${type% bpw}") ;;
+    sized*)
+        their_file "$type"
+        what=(--size "$(stat -c %s "$tmp/$type.gguf")")
+        ;;
     esac
     if [[ $method != llama-quantize ]]; then
         rm -rf "$file" "$file.work"
-        "$gsq" quantize "$model" -o "$file" --type "$type" "${how[@]}" "${ours[@]}" --calib "$calib" --samples "$samples" \
+        "$gsq" quantize "$model" -o "$file" "${what[@]}" "${how[@]}" "${ours[@]}" --calib "$calib" --samples "$samples" \
             --ctx "$ctx" -q >&2
     fi
     local seconds=$((SECONDS - start))
     "$llama" types "$file" | sort >"$tmp/types"
-    if [[ $method != llama-quantize ]]; then
+    if [[ $method != llama-quantize && -z ${3:-} ]]; then
         their_file "$type"
         "$llama" types "$tmp/$type.gguf" | sort | diff "$tmp/types" - >&2 ||
             { echo "$type: gsq's tensors (<) have other types than llama-quantize's (>)" >&2; exit 1; }
@@ -107,6 +117,10 @@ bench() { # MODEL CALIB-TEXT EVAL-TEXT: these are what `measure` sees
     done
     for type in ${theirs[@]+"${theirs[@]}"}; do
         measure "$type" llama-quantize
+        [[ -z $sized ]] || measure "$type" "$sized, same size" sized
+    done
+    for type in ${bpws[@]+"${bpws[@]}"}; do
+        measure "$type bpw" "$sized, same size" sized
     done
 }
 
@@ -123,8 +137,8 @@ echo "date: $(date -u +%Y-%m-%d)"
 [[ ${#models[@]} -ne 3 ]] || echo
 # By type as given, then method; KL also as a share of llama-quantize's for the same type.
 table() { # NAME of a model
-    awk -F'\t' -v model="$1" -v types="F16 ${types[*]} ${theirs[*]-}" -v methods="- ${methods[*]}" '
-        BEGIN { n = split(types, t, " "); m = split(methods, h, " ")
+    awk -F'\t' -v model="$1" -v types="F16:${types[*]/%/:}${theirs[*]/%/:}${bpws[*]/%/ bpw:}" -v methods="-:${methods[*]/%/:}$sized, same size" '
+        BEGIN { gsub(": ", ":", types); gsub(": ", ":", methods); n = split(types, t, ":"); m = split(methods, h, ":")
                 printf "| type | method | bits per weight | KL to F16 | of llama-quantize | top-1 | perplexity | file KiB | seconds |\n"
                 printf "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n" }
         $1 == model { row[$2, $3] = $0; kl[$2, $3] = $5 }
