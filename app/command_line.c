@@ -346,8 +346,6 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
         err_set(e, ERR_USER, "no command given");
         return err_hint(e, "`gsq --help` lists the commands");
     }
-    const struct option *samples = find_option(a, "samples", strlen("samples"), 0);
-    a->q.samples_given = samples && seen[samples - options];
     return (a->command != CMD_QUANTIZE || llama_arguments(a, n_positional, seen, e)) &&
            check_complete(a, n_positional, seen, e) && settle_out(a, e);
 }

@@ -313,9 +313,6 @@ struct gsq_quantize_options {
      * INFINITY: it is not. */
     double link;
     bool join; /* help the process that is at the same run in the same work folder; where there is none, begin it */
-    /* samples is what it is; else, where it was set by an effort with which linears learn alone, a model with experts takes twice as many: of each
-     * window an expert sees a part. */
-    bool samples_given;
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */

@@ -46,7 +46,6 @@ static void from_internal(struct gsq_quantize_options *o, const struct quantize_
 static void numbers(struct quantize_options *q, const struct gsq_quantize_options *o)
 {
     q->samples = o->samples;
-    q->samples_given = o->samples_given;
     q->ctx = o->context;
     q->holdout = o->holdout;
     q->seed = o->seed;

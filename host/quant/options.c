@@ -140,12 +140,6 @@ bool quantize_fit_text(struct quantize_options *o, uint32_t windows)
     return kept;
 }
 
-void quantize_fit_experts(struct quantize_options *o)
-{
-    if (!o->samples_given && !o->block.epochs && o->effort <= EFFORT_FAST)
-        o->samples *= 2;
-}
-
 void quantize_defaults(struct quantize_options *o)
 {
     *o = (struct quantize_options){

@@ -131,7 +131,6 @@ struct quantize_options {
     bool importance_skip;
     const char *refine;    /* a GGUF of which only the codes are learned again (refine.h); NULL */
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
-    bool samples_given;    /* else they are an effort's (quantize_fit_experts) */
     uint32_t holdout;      /* how many of the windows only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
     float correction;      /* see quantize_correction; below 0: for METHOD_GSQ 0.5, of experts 1, else 0 */
@@ -182,7 +181,5 @@ uint32_t quantize_lone_steps(const struct quantize_options *o);
 /* The text has so many windows. Where they are fewer than samples, samples become them, and an effort whose numbers are its own
  * takes more epochs of the block objective over them, four times as many at most; then true. */
 bool quantize_fit_text(struct quantize_options *o, uint32_t windows);
-/* For a model with experts, each of which sees a part of a window's tokens: twice the windows of an effort with which linears learn alone. */
-void quantize_fit_experts(struct quantize_options *o);
 
 #endif

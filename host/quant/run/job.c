@@ -541,8 +541,6 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     if (ok) {
         uint32_t ctx = windows_context(j.ck, o.ctx);
         take_up_kernels(&j);
-        if (checkpoint_config(j.ck)->experts.n)
-            quantize_fit_experts(&o);
         ok = load_calibration(&j, &o, ctx, e) &&
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
              (!o.refine || open_refined(&j, &o, ctx, e));
