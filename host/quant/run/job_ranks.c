@@ -2,6 +2,7 @@
  * tells its bytes itself, beside the code that makes it (..._expect); this file says in which order a run makes them. Where all of a run
  * is made, what is counted is what is told here: tests/mpi.sh compares the two. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,11 +193,12 @@ static bool check_link(const struct job *j, struct err *e)
 {
     const struct plan_ranks *r = &j->plan.ranks;
     const struct plan_layout *best = best_layout(r), *these = &r->layouts[r->n_layouts - 1];
-    char a[24], b[24];
+    char a[24], b[24], fewer[24];
     if (best == these || isinf(j->o->link))
         return true;
-    err_set(e, ERR_USER, "%u ranks over a link of %.3g GB/s would take %s, and %u %s", (unsigned)these->ranks,
-            r->link * 1e-9, format_seconds(these->seconds, a, sizeof a), (unsigned)best->ranks,
+    snprintf(fewer, sizeof fewer, "%u of them", (unsigned)best->ranks);
+    err_set(e, ERR_USER, "%u ranks over a link of %.3g GB/s would take %s, %s %s", (unsigned)these->ranks,
+            r->link * 1e-9, format_seconds(these->seconds, a, sizeof a), best->ranks > 1 ? fewer : "one alone",
             format_seconds(best->seconds, b, sizeof b));
     if (!j->o->dry_run)
         return err_hint(e, "start fewer: mpirun -n %u; or with --link any as many all the same", (unsigned)best->ranks);
