@@ -17,7 +17,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib/levels.sh
 gsq=${GSQ:-build/release/gsq} llama=${LLAMA:-build/release/llama_run}
 rows=${ROWS:-build/gguf.tsv}
-read -ra types <<<"${TYPES:-Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0}"
+read -ra types <<<"${TYPES-Q2_K Q2_K_S Q3_K_S Q3_K_M Q4_0 Q2_0 TQ2_0}"
 read -ra theirs <<<"${THEIRS-IQ2_S IQ2_XXS}"
 read -ra methods <<<"${METHODS:-llama-quantize gptq alone together paper}"
 sized=${SIZED:-}
