@@ -5,7 +5,8 @@
  *
  * All ranks make the same calls in the same order, and each call is an agreement first: what failed on one rank fails on all, with that
  * rank's message, before anybody waits for something that will not come. So a rank that cannot go on calls comm_agree(false, e), at the
- * latest when it ends, and none is left waiting; better there than in depth, where its message does not yet name what it was about. After the first failure nothing is said between ranks any more.
+ * latest when it ends, and none is left waiting; better there than in depth, where its message does not name yet what it was about. After
+ * the first failure nothing is said between ranks any more.
  *
  * Data is in host memory: no collective engine takes buffers of all vendors' devices. */
 #ifndef BASE_COMM_H

@@ -142,9 +142,8 @@ struct quantize_options {
     uint64_t seed;
     uint64_t host_limit; /* bytes of host memory for activations before they spill; 0: half of what is free */
     bool dry_run;
-    uint32_t ranks; /* dry run: plan for so many (comm.h); 0: for those that were started */
-    double
-        link; /* bytes a second between two ranks; 0: measured; INFINITY: measured, and not too slow for any number */
+    uint32_t ranks;     /* dry run: plan for so many (comm.h); 0: for those that were started */
+    double link;        /* bytes a second between two ranks; 0: measured; INFINITY: so, and good enough */
     const char *accept; /* what may have changed since the run began: names of manifest.h; NULL: nothing */
     bool force;         /* write over an output that gsq did not write */
     bool keep_work;     /* do not remove the work folder after a finished export */
