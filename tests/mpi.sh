@@ -112,7 +112,7 @@ check "a full disk on rank 1: exit $rc: $(told | head -n 1)" test "$rc" -eq 3 -a
     "$(told | grep -Ec "^error: ([^:]*: )?room for the hidden states of [0-9]* windows: cannot reserve scratch space in $tmp/unwritten.work: ")" -eq 1
 "$build/make_big_block" "$tmp/nan" --hidden 128 --intermediate 640 --heads 4 --kv 2 --layers 3 --vocab 512
 python3 "$here/tests/lib/damage.py" "$tmp/nan" nan
-ranks 3 quantize "$tmp/nan" -o "$tmp/never" --effort fast --bits 2 --group 64 "${text[@]}"
+ranks 3 quantize "$tmp/nan" -o "$tmp/never" --link any --effort fast --bits 2 --group 64 "${text[@]}"
 check "a weight that is NaN: exit $rc: $(told | head -n 1)" test "$rc" -eq 2 -a \
     "$(told | grep -c "^error: model.layers.0.mlp.gate_proj.weight in $tmp/nan/model.safetensors holds NaN at element ")" -eq 1
 if mount -t tmpfs -o size=256k none "$(mkdir -p "$tmp/full" && echo "$tmp/full")" 2>/dev/null; then
