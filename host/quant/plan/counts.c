@@ -408,23 +408,16 @@ static void subtract(struct counting *c, struct gpu_view from, struct gpu_view w
                    &(struct subtract_args){.a = from, .b = what, .d = from, .n = tokens * c->m->cfg->hidden_size});
 }
 
-static bool add_drift(struct counting *c, struct drift d, struct gpu_view lost, uint32_t tokens, struct err *e)
-{
-    struct gpu_view x;
-    if (!gpu_alloc_rows(c->arena, d.rows, d.n * 4ull, HESSIAN_TILE, &d.sum, e) ||
-        !gpu_alloc(c->arena, (uint64_t)tokens * d.n * 4, &x, e))
-        return false;
-    drift_add(c->m->cmd, &d, lost, x, tokens, 1);
-    return true;
-}
-
 /* As job_block.c's passes have it: of what comes in to each half, normed, and of what the half gives. */
 static bool drift_sums(struct counting *c, struct err *e)
 {
     const struct passing p = whole_block(c, 0);
-    const uint32_t tokens = COUNT_WINDOWS * c->m->ctx, hidden = c->m->cfg->hidden_size;
+    const uint32_t tokens = COUNT_WINDOWS * c->m->ctx;
+    struct drift d[HALF_COUNT][INPUT_COUNT] = {0};
     struct half_block b;
     bool ok = make_half(c, &p, &b, e);
+    for (int half = 0; ok && half < HALF_COUNT; half++)
+        ok = drift_create_half(d[half], c->m, c->arena, &b.w, (enum block_half)half, e);
     begin(c);
     for (int half = 0; ok && half < HALF_COUNT; half++) {
         if (!block_has_half(c->shape, (enum block_half)half))
@@ -435,11 +428,14 @@ static bool drift_sums(struct counting *c, struct err *e)
         subtract(c, b.y, b.x, tokens);
         subtract(c, b.y, b.x, tokens);
         for (int in = 0; ok && in < INPUT_COUNT; in++) {
-            const uint32_t cols = block_input_cols(c->shape, (enum block_half)half, (enum input)in);
-            const bool last = input_is_last((enum input)in);
-            if (cols && (last || cols == hidden))
-                ok =
-                    add_drift(c, (struct drift){.rows = last ? hidden : cols, .n = cols, .last = last}, b.y, tokens, e);
+            const gpu_mark mark = gpu_arena_mark(c->arena);
+            struct gpu_view x;
+            if (!d[half][in].sum.size)
+                continue;
+            ok = gpu_alloc(c->arena, (uint64_t)tokens * d[half][in].n * 4, &x, e);
+            if (ok)
+                drift_add(c->m->cmd, &d[half][in], b.y, x, tokens, 1);
+            gpu_arena_reset(c->arena, mark);
         }
     }
     if (ok)
