@@ -62,13 +62,17 @@ bool plan_chained(const struct plan *p)
     return p->chained;
 }
 
+bool plan_corrects_input(enum input in)
+{
+    return in == INPUT_ATTN || in == INPUT_FFN || input_is_last(in);
+}
+
 bool plan_corrects(const struct plan *p, const struct quantize_options *o, enum block_half half, struct block_items b)
 {
     bool all = quantize_correction(o, false) > 0 && plan_chained(p) && plan_gathers(o, half, b);
     for (uint32_t i = 0; i < b.n; i++) {
-        const enum input in = b.items[i].part->input;
         if (b.items[i].part->half == half)
-            all = all && (in == INPUT_ATTN || in == INPUT_FFN || input_is_last(in));
+            all = all && plan_corrects_input(b.items[i].part->input);
     }
     return all;
 }

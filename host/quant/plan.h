@@ -140,6 +140,8 @@ bool plan_targets(const struct plan *p, const struct quantize_options *o);
  * make of the student's. Tokens of the chain go through each expert, too, so a model with experts has one only where
  * linears learn alone and make good what was lost before them. */
 bool plan_chained(const struct plan *p);
+/* Whether what linears that read it have lost can be told; a half where one reads another input makes nothing good. */
+bool plan_corrects_input(enum input in);
 /* Whether linears of that half make a share of what was lost before them good (drift.h): where there is such a chain, and the half is
  * an attention of q, k, v and o, or gate, up and down. */
 bool plan_corrects(const struct plan *p, const struct quantize_options *o, enum block_half half, struct block_items b);

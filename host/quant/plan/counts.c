@@ -17,6 +17,7 @@
 #include "host/model/experts.h"
 #include "host/quant/method/quant_linear.h"
 #include "host/quant/method/tune_expert.h"
+#include "host/quant/plan.h"
 
 const char *const count_piece_names[COUNT_PIECES] = {
     [COUNT_HESSIAN_STEP] = "Hessian objective, a step",
@@ -194,7 +195,16 @@ static bool start_linears(struct counting *c, struct block_shape shape, struct e
     return true;
 }
 
-/* Of those that read inputs of the layer's width and are no last ones, and of the last: each makes its own good. */
+/* As plan_corrects has it. */
+static bool half_corrects(struct block_shape shape, enum block_half half)
+{
+    bool all = block_has_half(shape, half);
+    for (uint32_t i = 0; i < shape.n; i++)
+        all = all && (shape.matrices[i].part->half != half || plan_corrects_input(shape.matrices[i].part->input));
+    return all;
+}
+
+/* Each makes its own good. */
 static bool make_good(struct counting *c, struct block_shape shape, enum count_piece piece, struct err *e)
 {
     const uint32_t hidden = c->m->cfg->hidden_size;
@@ -205,8 +215,8 @@ static bool make_good(struct counting *c, struct block_shape shape, enum count_p
         struct linear l = {0};
         struct gptq_facts facts;
         struct drift d = {.rows = last ? hidden : of->cols, .n = of->cols, .last = last};
-        if (last && of->rows != hidden)
-            continue; /* attention's gates and the like */
+        if (!block_part_is_expert(of->part) && !half_corrects(shape, of->part->half))
+            continue;
         if (!make_linear(c, of, &l, e) || !gpu_alloc_rows(c->arena, d.rows, d.n * 4ull, HESSIAN_TILE, &d.sum, e) ||
             !gptq_factor(c->m->cmd, &l.h, c->o->damp, c->arena, l.square, &facts, e) ||
             !drift_make_good(c->m->cmd, &d, l.w, 0, of->rows, l.square,
@@ -417,10 +427,11 @@ static bool drift_sums(struct counting *c, struct err *e)
     struct half_block b;
     bool ok = make_half(c, &p, &b, e);
     for (int half = 0; ok && half < HALF_COUNT; half++)
-        ok = drift_create_half(d[half], c->m, c->arena, &b.w, (enum block_half)half, e);
+        ok = !half_corrects(c->shape, (enum block_half)half) ||
+             drift_create_half(d[half], c->m, c->arena, &b.w, (enum block_half)half, e);
     begin(c);
     for (int half = 0; ok && half < HALF_COUNT; half++) {
-        if (!block_has_half(c->shape, (enum block_half)half))
+        if (!half_corrects(c->shape, (enum block_half)half))
             continue;
         block_half_norm(c->m, (enum block_half)half, &b.w, &b.fwd, b.x, COUNT_WINDOWS);
         gpu_copy(c->m->cmd, b.y, b.fwd.norm, b.y.size);
