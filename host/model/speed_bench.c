@@ -15,8 +15,6 @@
 #define BUDGET_CPU_NS 15000000ull
 /* Of the budget, and at least one repetition: before that is measured. */
 #define WARM_SHARE 0.25
-/* A device that is busy elsewhere, or whose clock stands still, is not waited for longer than so many budgets. */
-#define WAIT_MOST 5
 /* Repetitions that are recorded before the clock is read. */
 #define AT_ONCE 64u
 
@@ -91,7 +89,7 @@ bool speed_again(struct speed_bench *b, bool *ok, struct err *e)
         if (!(*ok = gpu_cmd_finish(b->cmd, e)))
             return false;
         double took = spent(b), each = took / b->recorded;
-        bool enough = took >= budget || (double)(os_now_ns() - b->begin) * 1e-9 >= WAIT_MOST * budget;
+        bool enough = took >= budget || (double)(os_now_ns() - b->begin) * 1e-9 >= SPEED_WAIT_MOST * budget;
         if (enough && (b->warm || !b->budget_ns))
             return false;
         if (enough) {

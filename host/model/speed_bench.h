@@ -9,6 +9,9 @@
 /* 0.01. The speed of products and activations does not depend on values, as long as they are ordinary. */
 #define SPEED_FILL 0x3c23d70au
 
+/* A device that is busy elsewhere, or whose clock stands still, is not waited for longer than so many budgets. */
+#define SPEED_WAIT_MOST 5
+
 /* Seconds per unit of each kernel's work, and for each dispatch beside that. */
 struct speed_rates {
     double kernel[KERNEL_COUNT], dispatch;
