@@ -4,7 +4,7 @@
 #
 #   scripts/test.sh               everything
 #   scripts/test.sh release       only these parts: release mpi gpus asan fuzz mingw packages
-# GSQ_SKIP_SETUP=1 leaves the machine's packages alone. FUZZ_SECONDS: for each fuzz target, default 40.
+# GSQ_SKIP_SETUP=1 leaves the machine's packages alone. FUZZ_SECONDS: for each fuzz target, default 20.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 parts=("$@")
@@ -164,12 +164,12 @@ fuzz_one() { # TARGET
     mkdir -p "$corpus"
     [[ -d $seeds ]] || seeds=
     # shellcheck disable=SC2086 # seeds is one folder or nothing
-    "build/fuzz/$name" -max_total_time="${FUZZ_SECONDS:-40}" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+    "build/fuzz/$name" -max_total_time="${FUZZ_SECONDS:-20}" -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="build/fuzz/$name." "$corpus" $seeds >"build/fuzz/$name.log" 2>&1
 }
 
 part_fuzz() {
-    title "fuzz: ${FUZZ_SECONDS:-40} s for each parser, two at a time"
+    title "fuzz: ${FUZZ_SECONDS:-20} s for each parser, two at a time"
     build fuzz || return 0
     local targets=() target
     for target in tests/fuzz/fuzz_*.c; do

@@ -8,6 +8,7 @@
 #include "host/gpu/gpu_gemm.h"
 #include "host/model/block_fwd.h"
 #include "host/model/speed.h"
+#include "host/model/stored_embedding.h"
 #include "host/model/walk.h"
 
 #define DIR_ "tmp_model"
@@ -83,7 +84,7 @@ static void check_forward(const struct shape *s)
     OK(gpu_alloc(arena, n * 4, &gx, &e), e);
     OK(gpu_alloc(arena, n * 4, &gh, &e), e);
     OK(block_scratch_create(&scratch, arena, o.m, WINDOWS, SCRATCH_FORWARD, &e), e);
-    OK(model_embed(o.m, w.ids, WINDOWS * CTX, gx, &e), e);
+    OK(model_embed(o.m, w.ids, WINDOWS * CTX, NULL, gx, &e), e);
     OK(gpu_download(cmd, gx, got, n * 4, &e), e);
     family_embed(&f, s, w.ids, WINDOWS * CTX, x);
     compare("embeddings", got, x, n, 0);
@@ -136,14 +137,84 @@ static void test_forward(void **state)
         check_forward(&shapes[i]);
 }
 
+static bool never(void *ctx)
+{
+    (void)ctx;
+    return false;
+}
+
+/* Embeddings as types store them, with and without weights of their columns. */
+static void check_stored_embedding(const struct opened *o, const struct windows *w)
+{
+    static const char *const types[] = {"Q8_0", "Q4_0", "IQ4_NL", "F16"};
+    const uint32_t cols = o->m->cfg->hidden_size;
+    const float scale = (float)config_factor(o->m->cfg->embedding_scale);
+    const size_t n = (size_t)WINDOWS * CTX * cols;
+    float *got = malloc(n * sizeof *got), *row = malloc(cols * sizeof *row), *importance = malloc(cols * sizeof *importance);
+    uint8_t *packed = malloc(cols * sizeof(float));
+    struct gpu_view x;
+    struct err e = {0};
+    OK(gpu_alloc(arena, n * 4, &x, &e), e);
+    assert_true(got && row && importance && packed);
+    for (uint32_t i = 0; i < cols; i++)
+        importance[i] = (float)(i % 7 * i);
+    for (int t = 0; t < 4; t++) {
+        const struct gguf_type *type = gguf_type_named(types[t]);
+        assert_int_equal(cols % type->block, 0);
+        for (int weighed = 0; weighed < 2; weighed++) {
+            const struct rounding as = {type, weighed ? importance : NULL};
+            struct stored_embedding stored;
+            OK(stored_embedding_create(&stored, o->ck, w->ids, WINDOWS * CTX, as, NULL, NULL, &e), e);
+            OK(model_embed(o->m, w->ids, WINDOWS * CTX, &stored, x, &e) && gpu_download(cmd, x, got, n * 4, &e), e);
+            stored_embedding_free(&stored);
+            for (uint32_t i = 0; i < WINDOWS * CTX; i++) {
+                OK(checkpoint_read_f32(o->ck, checkpoint_embedding_module(o->ck), w->ids[i], 1, row, &e), e);
+                gguf_round_row(type, row, as.importance, cols, packed);
+                gguf_dequant(type, packed, cols, row);
+                for (uint32_t k = 0; k < cols; k++)
+                    assert_true(got[(size_t)i * cols + k] == row[k] * scale);
+            }
+        }
+    }
+    /* Asked to stop; and a token that is not there. */
+    const struct rounding as = {gguf_type_named("Q8_0"), NULL};
+    struct stored_embedding stored;
+    FAILS(stored_embedding_create(&stored, o->ck, w->ids, WINDOWS * CTX, as, never, NULL, &e), e, ERR_STOPPED, "stopped");
+    assert_null(stored_embedding_of(&stored));
+    w->ids[3] = o->m->cfg->vocab_size;
+    FAILS(stored_embedding_create(&stored, o->ck, w->ids, WINDOWS * CTX, as, NULL, NULL, &e), e, ERR_USER, "outside the vocabulary");
+    gpu_arena_reset(arena, 0);
+    free(got);
+    free(row);
+    free(importance);
+    free(packed);
+}
+
+static void test_stored_embedding(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama2", "gemma2", "qwen3"};
+    for (int k = 0; k < 3; k++) {
+        struct shape s = *shape_named(names[k]);
+        struct opened o;
+        struct windows w;
+        s.c.hidden = 64;
+        open_shape(&o, &s);
+        random_ids(&w, s.c.vocab);
+        check_stored_embedding(&o, &w);
+        windows_free(&w);
+        close_opened(&o);
+    }
+}
+
+/* Who is asked first may refuse: the block is not there, and loading it says why. Another block than the one that was
+ * begun is loaded as ever. */
 static bool refuse(void *ctx, uint32_t layer, struct err *e)
 {
     unsigned *times = ctx;
     return ++*times > 1 || err_set(e, ERR_USER, "block %u has changed", layer);
 }
 
-/* Who is asked first may refuse: the block is not there, and loading it says why. Another block than the one that was
- * begun is loaded as ever. */
 static void test_ahead(void **state)
 {
     (void)state;
@@ -739,6 +810,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_stored_embedding),
         cmocka_unit_test(test_tiers),
         cmocka_unit_test(test_ahead),
         cmocka_unit_test(test_batches),

@@ -102,7 +102,7 @@ static float *whole_logits(struct model *m, const uint32_t *ids)
            gpu_alloc(scratch, (uint64_t)rows * c->vocab_size * 4, &out, &e) &&
            head_create(&head, scratch, m, true, &e) &&
            (!c->experts.n || experts_create(&x, scratch, m, SEGMENTS, SEGMENTS, true, &e)) &&
-           model_embed(m, ids, rows, h, &e),
+           model_embed(m, ids, rows, NULL, h, &e),
        e);
     for (uint32_t layer = 0; layer < c->num_layers; layer++) {
         OK(gpu_cmd_finish(cmd, &e), e);

@@ -22,6 +22,7 @@ struct behind {
 
 struct acts {
     struct model *m;
+    const struct stored_embedding *embedding;
     enum acts_tier tier;
     uint32_t n_windows;
     uint64_t window_bytes;
@@ -103,6 +104,7 @@ bool acts_create(struct acts **out, struct model *m, uint32_t n_windows, const s
     if (!a)
         return err_nomem(e, "hidden states", sizeof *a);
     a->m = m;
+    a->embedding = o->embedding;
     a->n_windows = n_windows;
     a->window_bytes = acts_bytes(m, 1);
     uint64_t bytes = acts_bytes(m, n_windows);
@@ -362,7 +364,7 @@ bool acts_embed(struct acts *a, const struct windows *w, const uint32_t *list, u
             gather_ids(gathered, w, list + at, count);
         if (!a->arena || !in_place(a, at, count, &dst))
             dst = gpu_slice(staging, 0, count * a->window_bytes);
-        ok = model_embed(a->m, ids, (size_t)count * w->ctx, dst, e) && acts_put(a, at, count, dst, e);
+        ok = model_embed(a->m, ids, (size_t)count * w->ctx, a->embedding, dst, e) && acts_put(a, at, count, dst, e);
     }
     free(gathered);
     return ok;

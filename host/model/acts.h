@@ -12,6 +12,7 @@ struct acts_options {
     uint64_t device_bytes, host_bytes;
     const char *spill_dir;
     uint64_t chunk_bytes; /* of one buffer; 0: what it may hold */
+    const struct stored_embedding *embedding; /* of acts_embed; NULL: the model's own */
 };
 enum acts_tier { ACTS_DEVICE, ACTS_HOST, ACTS_FILE };
 /* Beside the file, for what is on its way there: host memory that the device sees, of so many windows. */

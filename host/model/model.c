@@ -10,6 +10,7 @@
 #include "host/base/log.h"
 #include "host/base/num.h"
 #include "host/gpu/kernels.h"
+#include "host/model/stored_embedding.h"
 
 /* Weights go to the device in tiles of this many bytes as stored: large enough to hide a submission's cost,
  * small beside any block. 64 divides the element counts, so that every tile of the destination starts
@@ -721,9 +722,9 @@ bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, boo
 
 /* ---- embedding ---- */
 
-/* Rows of ids, as they are stored or as f32, into the host tile. */
-static bool gather_rows(struct model *m, const char *module, const struct tensor *t, const uint32_t *ids, size_t n,
-                        struct err *e)
+/* Rows of ids, as they are in the model (t) or as f32, into the host tile. */
+static bool gather_rows(struct model *m, const char *module, const struct tensor *t, const struct stored_embedding *stored,
+                        const uint32_t *ids, size_t n, struct err *e)
 {
     uint32_t hidden = m->cfg->hidden_size;
     size_t row = hidden * (t ? dtype_size(t->dtype) : sizeof(float));
@@ -734,18 +735,21 @@ static bool gather_rows(struct model *m, const char *module, const struct tensor
                            m->cfg->vocab_size);
         if (t)
             memcpy(dst, t->data + (uint64_t)ids[i] * row, row);
+        else if (stored)
+            stored_embedding_row(stored, ids[i], (float *)(void *)dst);
         else if (!checkpoint_read_f32(m->ck, module, ids[i], 1, (float *)(void *)dst, e))
             return false;
     }
     return true;
 }
 
-bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view dst, struct err *e)
+bool model_embed(struct model *m, const uint32_t *ids, size_t n, const struct stored_embedding *stored, struct gpu_view dst,
+                 struct err *e)
 {
     const char *module = checkpoint_embedding_module(m->ck);
     const struct tensor *t = checkpoint_dense(m->ck, module);
     const float scale = (float)config_factor(m->cfg->embedding_scale);
-    if ((t && !dtype_is_float(t->dtype)) || scale != 1)
+    if ((t && !dtype_is_float(t->dtype)) || scale != 1 || stored)
         t = NULL; /* as f32, which the host can scale */
     uint32_t hidden = m->cfg->hidden_size;
     assert(dst.size >= (uint64_t)n * hidden * 4);
@@ -754,7 +758,7 @@ bool model_embed(struct model *m, const uint32_t *ids, size_t n, struct gpu_view
         tile = tile / 64 * 64; /* destinations stay aligned */
     for (size_t i = 0; i < n; i += tile) {
         size_t count = n - i < tile ? n - i : tile;
-        if (!gather_rows(m, module, t, ids + i, count, e))
+        if (!gather_rows(m, module, t, stored, ids + i, count, e))
             return false;
         for (size_t k = 0; scale != 1 && k < count * hidden; k++)
             ((float *)m->host_tile)[k] *= scale;

@@ -275,7 +275,7 @@ static bool pass(struct room *r, uint32_t first, uint32_t n, uint32_t at, uint32
 {
     struct model *m = &r->step;
     const uint32_t hidden = m->cfg->hidden_size, vocab = m->cfg->vocab_size;
-    if (!model_embed(m, ids, n, r->x, e))
+    if (!model_embed(m, ids, n, NULL, r->x, e))
         return false;
     for (int i = 0; i < TABLES; i++)
         if (r->rows[i].size)

@@ -1,5 +1,7 @@
 #include "host/quant/plan.h"
 
+#include "formats/read/imatrix.h"
+
 static bool learns(const struct quantize_options *o, const struct matrix *item)
 {
     return o->method == METHOD_GSQ && item->coded && item->spec.type->learned;
@@ -116,4 +118,14 @@ struct block_items plan_block(const struct plan *p, uint32_t layer)
 bool plan_typed(const struct plan *p)
 {
     return p->n_matrices && p->matrices[0].type;
+}
+
+struct rounding plan_embedding(const struct plan *p)
+{
+    const struct matrix *x = p->matrices;
+    if (p->refines || !plan_typed(p) || !x->embedding || x->coded || x->copied || x->type->block == 1)
+        return (struct rounding){0};
+    /* Of a tied one the importance of what the head reads is not known yet. */
+    const struct imatrix_entry *sums = p->from.imatrix && !x->head ? imatrix_find(p->from.imatrix, x->module) : NULL;
+    return (struct rounding){x->type, sums ? sums->sums : NULL};
 }

@@ -7,6 +7,7 @@
 #include "host/base/comm.h"
 #include "host/model/acts.h"
 #include "host/model/sampling.h"
+#include "host/model/stored_embedding.h"
 #include "host/quant/options.h"
 
 /* Windows held out by default: an eighth of the samples, at most this many. */
@@ -160,6 +161,8 @@ bool plan_joint(const struct quantize_options *o, const struct matrix *item);
 bool plan_alone(const struct quantize_options *o, const struct matrix *item);
 /* Whether all matrices have types: of a GGUF. */
 bool plan_typed(const struct plan *p);
+/* How the embedding is rounded as it is written: students begin with that. type NULL: it stays as it is. */
+struct rounding plan_embedding(const struct plan *p);
 /* Whether a linear is quantized with its Hessian at all: not by RTN. */
 bool plan_needs_hessian(const struct quantize_options *o, const struct matrix *item);
 /* Whether an importance matrix has sums for it: not on latent attention's kv_b, which is rounded to nearest then. */

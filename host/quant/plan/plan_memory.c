@@ -372,10 +372,12 @@ static uint64_t part_host_bytes(struct block_items part)
 }
 
 /* Host memory that no choice changes: the codes and scales of a part of a block, of the one before until it is written, and of a
- * half's best epoch; the weights of the next block; or, before all that, the Hessians of a layer's outputs; the staging buffers of transfers. */
+ * half's best epoch; the weights of the next block; or, before all that, the Hessians of a layer's outputs; the staging buffers of transfers; the text's
+ * embedding as it will be stored. */
 static uint64_t host_least(const struct plan *p, const struct model *m, const struct quantize_options *o)
 {
-    const uint64_t staging = 48ull << 20;
+    const uint64_t staging = 48ull << 20, text = (uint64_t)p->samples * m->ctx;
+    const struct gguf_type *stored = o->method == METHOD_RTN || quantize_diagonal(o) ? NULL : plan_embedding(p).type;
     uint64_t most = 0, half = 0, ahead = 0, outputs = 0;
     for (uint32_t layer = 0; layer < p->n_layers; layer++) {
         const struct block_items b = plan_block(p, layer);
@@ -391,7 +393,8 @@ static uint64_t host_least(const struct plan *p, const struct model *m, const st
         if (layer > 0 && o->method != METHOD_RTN && !quantize_diagonal(o))
             ahead = max_u64(ahead, block_ahead_bytes(m->ck, layer, block_common(model_block(m, layer))));
     }
-    return max_u64(2 * most + plan_block_objective(o) * half + ahead, outputs) + staging;
+    return max_u64(2 * most + plan_block_objective(o) * half + ahead, outputs) + staging +
+           (stored ? stored_embedding_bytes(m->cfg, stored, text) : 0);
 }
 
 /* Logits of the router, routes, and what experts read and give where that is not on the device. */

@@ -199,6 +199,8 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
         snprintf(text, sizeof text, "revision %d", EXPERTS_REVISION);
         put(id, "experts", text);
     }
+    if (plan_embedding(p).type)
+        put(id, "embedding", plan_embedding(p).type->name);
     identity_memory(p, text, sizeof text);
     put(id, "memory", text);
     snprintf(text, sizeof text, "%g", (double)o->damp);

@@ -320,10 +320,20 @@ static bool open_store(struct job *j, struct err *e)
     return true;
 }
 
+static bool go_on(void *ctx)
+{
+    struct job *j = ctx;
+    return job_tell(j, 0, job_event(j, "calibrate"), NULL);
+}
+
 /* The hidden states in front of the first block: the student's, unless all blocks are done, and the teacher's
  * where there is one. */
 static bool embed_windows(struct job *j, struct err *e)
 {
+    const struct rounding as = plan_embedding(&j->plan);
+    const size_t tokens = (size_t)j->plan.samples * j->m->ctx;
+    if (as.type && !stored_embedding_create(&j->embedding, j->ck, j->windows.ids, tokens, as, go_on, j, e))
+        return false;
     bool student = j->blocks_whole < j->plan.n_layers || job_importance_ahead(j);
     const enum acts_tier where[2] = {j->plan.student_acts, j->plan.teacher_acts};
     struct acts **sets[2] = {student ? &j->acts : NULL, plan_targets(&j->plan, j->o) ? &j->targets : NULL};
@@ -334,7 +344,9 @@ static bool embed_windows(struct job *j, struct err *e)
         struct acts_options o = acts_in(where[i], j->work_dir);
         if (!sets[i])
             continue;
-        /* The student reads the refined file's embedding. */
+        /* The student reads the embedding of the file to come, or of the one that is refined. */
+        if (i == 0)
+            o.embedding = stored_embedding_of(&j->embedding);
         ok = acts_create(sets[i], i == 0 && j->refined ? j->refined : j->m, j->plan.samples, &o, e) &&
              acts_embed(*sets[i], &j->windows, NULL, j->plan.samples, staging, e) && gpu_cmd_finish(j->cmd, e);
     }
@@ -590,6 +602,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     progress_watch_end(&j.watch);
     acts_destroy(&j.targets);
     acts_destroy(&j.acts);
+    stored_embedding_free(&j.embedding);
     gpu_arena_destroy(&j.scratch);
     gpu_arena_destroy(&j.hess);
     gpu_arena_destroy(&j.block);

@@ -59,6 +59,8 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
     acts_destroy(&j->acts);
     gpu_arena_trim(j->hess);
     gpu_arena_trim(j->scratch);
+    struct acts_options room = acts_in(j->plan.kept_acts, j->work_dir);
+    room.embedding = stored_embedding_of(&j->embedding);
     struct scales_task t = {.m = j->m,
                             .o = j->o,
                             .items = j->plan.items,
@@ -74,7 +76,7 @@ bool job_scales(struct job *j, struct stage_report *r, struct err *e)
                             .codes_stay = j->plan.codes_stay,
                             .head_stays = j->plan.head_stays,
                             .shared = true,
-                            .room = acts_in(j->plan.kept_acts, j->work_dir),
+                            .room = room,
                             .hooks = &hooks};
     bool ok = tune_scales(&t, r, e);
     job_clock(j, PHASE_SCALES, &clock);
