@@ -156,8 +156,7 @@ static void test_not_finite(void **state)
 {
     (void)state;
     static const char *const weights[] = {"model.layers.1.mlp.up_proj.weight", "model.norm.weight"};
-    static const char *const says[] = {"the inputs of model.layers.1.mlp.down_proj",
-                                       "the inputs of lm_head"};
+    static const char *const says[] = {"the inputs of model.layers.1.mlp.down_proj", "the inputs of lm_head"};
     for (size_t i = 0; i < 2; i++) {
         uint32_t ids[TEXT_BYTES + 1];
         struct raw_model raw;

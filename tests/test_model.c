@@ -150,7 +150,8 @@ static void check_stored_embedding(const struct opened *o, const struct windows 
     const uint32_t cols = o->m->cfg->hidden_size;
     const float scale = (float)config_factor(o->m->cfg->embedding_scale);
     const size_t n = (size_t)WINDOWS * CTX * cols;
-    float *got = malloc(n * sizeof *got), *row = malloc(cols * sizeof *row), *importance = malloc(cols * sizeof *importance);
+    float *got = malloc(n * sizeof *got), *row = malloc(cols * sizeof *row),
+          *importance = malloc(cols * sizeof *importance);
     uint8_t *packed = malloc(cols * sizeof(float));
     struct gpu_view x;
     struct err e = {0};
@@ -179,10 +180,12 @@ static void check_stored_embedding(const struct opened *o, const struct windows 
     /* Asked to stop; and a token that is not there. */
     const struct rounding as = {gguf_type_named("Q8_0"), NULL};
     struct stored_embedding stored;
-    FAILS(stored_embedding_create(&stored, o->ck, w->ids, WINDOWS * CTX, as, never, NULL, &e), e, ERR_STOPPED, "stopped");
+    FAILS(stored_embedding_create(&stored, o->ck, w->ids, WINDOWS * CTX, as, never, NULL, &e), e, ERR_STOPPED,
+          "stopped");
     assert_null(stored_embedding_of(&stored));
     w->ids[3] = o->m->cfg->vocab_size;
-    FAILS(stored_embedding_create(&stored, o->ck, w->ids, WINDOWS * CTX, as, NULL, NULL, &e), e, ERR_USER, "outside the vocabulary");
+    FAILS(stored_embedding_create(&stored, o->ck, w->ids, WINDOWS * CTX, as, NULL, NULL, &e), e, ERR_USER,
+          "outside the vocabulary");
     gpu_arena_reset(arena, 0);
     free(got);
     free(row);
@@ -809,22 +812,14 @@ static void test_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),
-        cmocka_unit_test(test_stored_embedding),
-        cmocka_unit_test(test_tiers),
-        cmocka_unit_test(test_ahead),
-        cmocka_unit_test(test_batches),
-        cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_scratch_windows),
-        cmocka_unit_test(test_load_matrix),
-        cmocka_unit_test(test_load_large),
-        cmocka_unit_test(test_load_quantized),
-        cmocka_unit_test(test_missing_tensors),
-        cmocka_unit_test(test_tensors_too_many),
-        cmocka_unit_test(test_wrong_shapes),
-        cmocka_unit_test(test_families),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_finite),
+        cmocka_unit_test(test_forward),         cmocka_unit_test(test_stored_embedding),
+        cmocka_unit_test(test_tiers),           cmocka_unit_test(test_ahead),
+        cmocka_unit_test(test_batches),         cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_scratch_windows), cmocka_unit_test(test_load_matrix),
+        cmocka_unit_test(test_load_large),      cmocka_unit_test(test_load_quantized),
+        cmocka_unit_test(test_missing_tensors), cmocka_unit_test(test_tensors_too_many),
+        cmocka_unit_test(test_wrong_shapes),    cmocka_unit_test(test_families),
+        cmocka_unit_test(test_limits),          cmocka_unit_test(test_finite),
         cmocka_unit_test(test_speed),
     };
     const struct CMUnitTest by_staging[] = {cmocka_unit_test(test_forward), cmocka_unit_test(test_tiers)};

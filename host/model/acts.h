@@ -11,7 +11,7 @@ struct acts;
 struct acts_options {
     uint64_t device_bytes, host_bytes;
     const char *spill_dir;
-    uint64_t chunk_bytes; /* of one buffer; 0: what it may hold */
+    uint64_t chunk_bytes;                     /* of one buffer; 0: what it may hold */
     const struct stored_embedding *embedding; /* of acts_embed; NULL: the model's own */
 };
 enum acts_tier { ACTS_DEVICE, ACTS_HOST, ACTS_FILE };

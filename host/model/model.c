@@ -723,8 +723,8 @@ bool model_check_finite(const struct model *m, struct checkpoint_sums *sums, boo
 /* ---- embedding ---- */
 
 /* Rows of ids, as they are in the model (t) or as f32, into the host tile. */
-static bool gather_rows(struct model *m, const char *module, const struct tensor *t, const struct stored_embedding *stored,
-                        const uint32_t *ids, size_t n, struct err *e)
+static bool gather_rows(struct model *m, const char *module, const struct tensor *t,
+                        const struct stored_embedding *stored, const uint32_t *ids, size_t n, struct err *e)
 {
     uint32_t hidden = m->cfg->hidden_size;
     size_t row = hidden * (t ? dtype_size(t->dtype) : sizeof(float));
@@ -743,8 +743,8 @@ static bool gather_rows(struct model *m, const char *module, const struct tensor
     return true;
 }
 
-bool model_embed(struct model *m, const uint32_t *ids, size_t n, const struct stored_embedding *stored, struct gpu_view dst,
-                 struct err *e)
+bool model_embed(struct model *m, const uint32_t *ids, size_t n, const struct stored_embedding *stored,
+                 struct gpu_view dst, struct err *e)
 {
     const char *module = checkpoint_embedding_module(m->ck);
     const struct tensor *t = checkpoint_dense(m->ck, module);

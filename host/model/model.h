@@ -87,10 +87,10 @@ bool model_load_bias(struct model *m, const char *module, uint32_t rows, struct 
 bool model_halves(const struct model *m, const char *module, uint32_t *kind);
 /* Such a matrix as it is: rows * cols / 2 words. */
 bool model_load_halves(struct model *m, const char *module, struct gpu_view dst, struct err *e);
-/* Embedding rows of ids into dst[n, hidden]: gathered on the host, uploaded. stored: as an output has them (stored_embedding.h), with all of these
- * tokens; NULL: as the model has them. */
 struct stored_embedding;
-bool model_embed(struct model *m, const uint32_t *ids, size_t n, const struct stored_embedding *stored, struct gpu_view dst,
-                 struct err *e);
+/* Embedding rows of ids into dst[n, hidden]: gathered on the host, uploaded. stored: as an output will have them, all of these tokens
+ * (stored_embedding.h); NULL: as the model has them. */
+bool model_embed(struct model *m, const uint32_t *ids, size_t n, const struct stored_embedding *stored,
+                 struct gpu_view dst, struct err *e);
 
 #endif

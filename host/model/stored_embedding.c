@@ -74,7 +74,8 @@ bool stored_embedding_create(struct stored_embedding *s, const struct checkpoint
                                    .ids = malloc((size_t)most * sizeof *s->ids),
                                    .rows = malloc((size_t)(most * gguf_row_bytes(as.type, cols)))};
     struct making k = {s, ck, go_on, ctx};
-    bool ok = (s->place && s->ids && s->rows) || err_nomem(e, "the embedding", stored_embedding_bytes(c, as.type, most));
+    bool ok =
+        (s->place && s->ids && s->rows) || err_nomem(e, "the embedding", stored_embedding_bytes(c, as.type, most));
     ok = ok && list_tokens(s, ids, n, vocab, e);
     const struct pool_work work = {.n = s->n, .piece = round_row, .progress = on_rows, .ctx = &k};
     if (ok && pool_run(&work, e))

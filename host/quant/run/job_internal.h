@@ -63,8 +63,8 @@ struct job {
     uint32_t blocks_whole;    /* of an earlier run, when this one started */
     struct windows windows;
     struct stored_embedding embedding; /* of their tokens, as the output will have it, where that is not the model's */
-    struct acts *acts;               /* hidden states after what is quantized so far */
-    struct acts *targets;            /* the 16-bit model's own, where a teacher is wanted: what the next half's output
+    struct acts *acts;                 /* hidden states after what is quantized so far */
+    struct acts *targets;              /* the 16-bit model's own, where a teacher is wanted: what the next half's output
                                should be */
     float *head_importance;          /* [hidden], of a GGUF: sums of squares of what the head reads; NULL: not known */
     struct block_weights weights;    /* of the block that is loaded */
