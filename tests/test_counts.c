@@ -186,7 +186,8 @@ static void test_pieces(void **state)
     near("products of drift", products(s->of[0][COUNT_DRIFT]),
          2 * CTX *
              (drift_products(b, HALF_ATTN, m->cfg->hidden_size) + drift_products(b, HALF_FFN, m->cfg->hidden_size)));
-    double good = 0, factors = 0; /* inputs within one tile: their drift, and R R^T; and at most so much for the factor */
+    double good = 0,
+           factors = 0; /* inputs within one tile: their drift, and R R^T; and at most so much for the factor */
     for (uint32_t i = 0; i < b.n; i++) {
         const double n = b.matrices[i].cols;
         assert_true(n <= HESSIAN_TILE);

@@ -23,9 +23,9 @@ struct speed {
     struct speed_block blocks[8];
     unsigned n_blocks;
     struct speed_expert expert; /* 0: there are none, or they were not measured */
-    double gemm;    /* per multiply-add of a forward product */
-    double load;    /* per weight, from the model's files to the device */
-    double seconds; /* that measuring took */
+    double gemm;                /* per multiply-add of a forward product */
+    double load;                /* per weight, from the model's files to the device */
+    double seconds;             /* that measuring took */
 };
 /* Of forward passes alone: blocks, gemm, load. `windows` at a time. */
 bool speed_measure_forward(struct speed *s, struct model *m, uint32_t windows, struct err *e);
