@@ -20,8 +20,8 @@ struct stored_embedding {
 };
 /* Host memory for a text of so many tokens, at most. */
 uint64_t stored_embedding_bytes(const struct model_config *c, const struct gguf_type *type, uint64_t tokens);
-/* Reads and rounds the rows of these n tokens, which are finite. go_on: asked again and again meanwhile; false stops (ERR_STOPPED). May be NULL. ERR_USER: a token
- * outside the vocabulary. Frees what it made when it fails. */
+/* Reads and rounds the rows of these n tokens, which are finite. go_on: asked again and again meanwhile; false stops
+ * (ERR_STOPPED). May be NULL. ERR_USER: a token outside the vocabulary. Frees what it made when it fails. */
 bool stored_embedding_create(struct stored_embedding *s, const struct checkpoint *ck, const uint32_t *ids, size_t n,
                              struct rounding as, bool (*go_on)(void *ctx), void *ctx, struct err *e);
 void stored_embedding_free(struct stored_embedding *s);
