@@ -49,9 +49,9 @@ for type in TQ2_0 Q4_K_M; do
     must "$gsq" quantize "$model" -o "$tmp/$type.gguf" --type $type --method rtn && theirs "uneven heads, $type" "$tmp/$type.gguf"
 done
 must "$gsq" quantize "$model" -o "$tmp/rtn.gguf" --type Q2_K --method rtn
-must "$gsq" quantize "$model" -o "$tmp/learned.gguf" --type Q2_K "${quiet[@]}" --effort fast && theirs 'uneven heads, Q2_K learned' "$tmp/learned.gguf"
+must "$gsq" quantize "$model" -o "$tmp/learned.gguf" --type Q2_K "${quiet[@]}" --samples 128 --effort fast && theirs 'uneven heads, Q2_K learned' "$tmp/learned.gguf"
 rtn=$(divergence "$tmp/rtn.gguf" "$model") learned=$(divergence "$tmp/learned.gguf" "$model")
-check "uneven heads, Q2_K: KL $learned, rounded $rtn" at_most "$learned" "$(awk -v r="$rtn" 'BEGIN { print 0.95 * r }')"
+check "uneven heads, Q2_K: KL $learned, rounded $rtn" at_most "$learned" "$(awk -v r="$rtn" 'BEGIN { print 0.85 * r }')"
 # Codes in groups that heads are made of move, both ways.
 must "$gsq" quantize "$model" -o "$tmp/int4" --method rtn --bits 4 --group 32 --format compressed-tensors
 must "$gsq" convert "$tmp/int4" -o "$tmp/int4.gguf"

@@ -106,6 +106,26 @@ done
 check "$done_kills of $kills processes killed: the same bytes" diff -r "$tmp/1-balanced" "$tmp/killed"
 left killed
 
+# ---- they come and go as the run ends ----
+for ((i = 0; i < 20; i++)); do
+    rm -rf "$tmp/short" "$tmp/short.work"
+    pids=()
+    for ((k = 0; k < 5; k++)); do
+        start "s$k" "$tmp/dense" --method rtn --bits 3 --group 64 -o "$tmp/short"
+        pids+=("$pid")
+        sleep "0.0$((RANDOM % 10))"
+    done
+    for k in 0 1; do
+        kill -9 "${pids[k]}" 2>/dev/null || true
+        wait "${pids[k]}" 2>/dev/null || true
+    done
+    for k in 2 3 4; do
+        finish "s$k" "${pids[k]}"
+        [[ $rc -eq 0 ]] || fail "a short run, process $k: exit $rc: $(said "s$k")"
+    done
+done
+check 'runs of a fifth of a second, each by 5 processes of which 2 are killed: the same bytes' diff -r "$tmp/1-rtn" "$tmp/short"
+
 # ---- one that is halted with a unit in hand is not waited for ----
 export GSQ_QUEUE_SECONDS=2
 start 0 "${fast[@]}" -o "$tmp/halted"

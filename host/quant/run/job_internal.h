@@ -82,6 +82,7 @@ struct job {
     const char *texts[TEXTS_MOST];
     size_t n_texts;
     struct os_lock out_lock, work_lock;
+    uint64_t out_busy;   /* since when the output is locked though the work folder is not, ns; 0: it is not */
     struct queue *queue; /* of the processes at this run; NULL: there can be no other */
     bool leads;          /* this one writes the results */
     bool made_out;       /* there was none before the run */

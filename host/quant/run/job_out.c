@@ -12,6 +12,8 @@
 
 /* A name of its own: output and work folder may be one. */
 #define WORK_LOCK "run" OUT_LOCK_NAME
+/* A process that ends lets go of both locks, though not at once, killed ones too; what is held for longer is another run's. */
+#define ENDS_NS UINT64_C(2000000000)
 
 static bool take_path(char *to, size_t cap, const char *from, const char *end, struct err *e)
 {
@@ -99,18 +101,27 @@ bool job_out_try_lock(struct job *j, struct err *e)
     case OS_LOCKED:
         break;
     }
-    if (!lock_out(j, e)) {
-        os_unlock(&j->work_lock);
-        return false;
+    struct err why = {0};
+    if (lock_out(j, &why)) {
+        j->out_busy = 0;
+        os_out_clean(j->o->work_dir);
+        return true;
     }
-    os_out_clean(j->o->work_dir);
-    return true;
+    os_unlock(&j->work_lock);
+    const uint64_t now = os_now_ns();
+    if (!j->out_busy)
+        j->out_busy = now;
+    if (now - j->out_busy < ENDS_NS)
+        return true;
+    *e = why;
+    return false;
 }
 
+/* In both of these the output first: who has the work folder's lock must not find this run still at the output. */
 void job_out_let_go(struct job *j)
 {
-    os_unlock(&j->work_lock);
     unlock_out(j, false);
+    os_unlock(&j->work_lock);
 }
 
 bool job_out_lock(struct job *j, struct err *e)
@@ -121,10 +132,10 @@ bool job_out_lock(struct job *j, struct err *e)
         return true;
     if (o->join && comm_size() > 1)
         return err_set(e, ERR_USER, "--join is for processes that are not ranks of one mpirun");
-    if (!os_mkdirs(o->work_dir, e))
-        return false;
     if (o->join)
         return job_join(j, e);
+    if (!os_mkdirs(o->work_dir, e))
+        return false;
     bool ok = lock_out(j, e) && os_path_join(path, sizeof path, o->work_dir, WORK_LOCK, e) &&
               out_lock_at(&j->work_lock, path, o->work_dir, e);
     if (!ok) {
@@ -147,8 +158,8 @@ void job_out_unlock(struct job *j, bool ok)
     if (j->work_lock.held && !j->queue) /* ranks are in none */
         queue_sweep(j->work_dir);
     queue_close(&j->queue);
+    unlock_out(j, ok);
     os_unlock(&j->work_lock);
     if (had)
         os_remove_dir(j->work_dir); /* where nothing is left in it */
-    unlock_out(j, ok);
 }

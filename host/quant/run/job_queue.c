@@ -69,9 +69,22 @@ bool job_follow(struct job *j, struct err *e)
     return ok;
 }
 
+/* A run that ends removes the folder, perhaps after this process has made sure that it is there. */
+static bool open_queue(struct job *j, struct err *e)
+{
+    for (unsigned ms = 0;; ms += QUEUE_WAIT_MS) {
+        if (!os_mkdirs(j->work_dir, e))
+            return false;
+        if (queue_open(&j->queue, j->work_dir, e))
+            return true;
+        if (ms >= BEGIN_MS || os_stat(j->work_dir, NULL) != OS_ABSENT || !wait(j, "another process", e))
+            return false;
+    }
+}
+
 bool job_join(struct job *j, struct err *e)
 {
-    if (!queue_open(&j->queue, j->work_dir, e))
+    if (!open_queue(j, e))
         return false;
     for (unsigned ms = 0; ms < BEGIN_MS; ms += QUEUE_WAIT_MS) {
         if (!job_follow(j, e))
