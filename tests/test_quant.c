@@ -326,6 +326,19 @@ static void test_output_hessian(void **state)
                 }
                 assert_true(fabs(y[(size_t)r * COLS + c] - want) <= 1e-5 * mag);
             }
+        /* The same x as rows. */
+        output_hessian_after(cmd, sums, dx, dy, COLS, n, GEMM_EXACT);
+        OK(gpu_download(cmd, dy, y, (uint64_t)n * COLS * 4, &e), e);
+        for (uint32_t r = 0; r < COLS; r++)
+            for (uint32_t c = 0; c < n; c++) {
+                double want = 0, mag = 0;
+                for (uint32_t k = 0; k < n; k++) {
+                    double term = x[(size_t)r * n + k] * (double)tile_element(tiles, n, k, c);
+                    want += term;
+                    mag += fabs(term);
+                }
+                assert_true(fabs(y[(size_t)r * n + c] - want) <= 1e-5 * mag);
+            }
         /* Nothing was learned of outputs whose gradients are all 0, or no numbers. */
         memset(tiles, 0, (size_t)n * ld * 4);
         assert_false(output_hessian_settle(tiles, n, 1));

@@ -155,6 +155,10 @@ bool plan_trains(const struct quantize_options *o, enum block_half half, struct 
 bool plan_trains_experts(const struct plan *p, const struct quantize_options *o);
 /* Whether Hessians of outputs are wanted: where each linear learns alone, unless an option says otherwise. */
 bool plan_output_hessian(const struct quantize_options *o);
+/* The linear whose output is what that half adds to the hidden states, where its Hessian is known: then errors of the half's output count
+ * by that. NULL: they all count alike. */
+const struct matrix *plan_metric(const struct plan *p, const struct model *m, const struct quantize_options *o,
+                                 enum block_half half, struct block_items b);
 /* Whether a linear is trained together with its half of the block (tune_block.h); whether on its own Hessian
  * (tune_hessian.h). Both, where that is its start. */
 bool plan_joint(const struct quantize_options *o, const struct matrix *item);

@@ -225,6 +225,23 @@ void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, 
     }
 }
 
+void output_hessian_after(struct gpu_cmd *cmd, struct gpu_view tiles, struct gpu_view x, struct gpu_view y,
+                          uint32_t rows, uint32_t n, enum gemm_use use)
+{
+    for (uint32_t i = 0; i < n; i += HESSIAN_TILE) {
+        const uint32_t tile = hessian_tile_rows(n, i);
+        /* A tile is its own transpose. */
+        gpu_gemm(cmd, &(struct gpu_product){.a = gpu_matrix_from(x, n, 0, i),
+                                            .b = gpu_matrix_from(tiles, held_cols(n), i, 0),
+                                            .c = gpu_matrix_from(y, n, 0, i),
+                                            .m = rows,
+                                            .n = tile,
+                                            .k = tile,
+                                            .alpha = 1,
+                                            .use = use});
+    }
+}
+
 struct gpu_matrix output_hessian_rows(struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows)
 {
     const uint64_t ld = held_cols(n);

@@ -69,6 +69,9 @@ bool output_hessian_create(struct gpu_view *tiles, struct gpu_cmd *cmd, struct g
 /* Those of rows [row0, row0 + rows) += factor * g^T g for g[tokens, rows]. row0 is a multiple of 64. */
 void output_hessian_add(struct gpu_cmd *cmd, struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows,
                         struct gpu_view g, uint32_t tokens, float factor);
+/* y[rows, n] = x[rows, n] Ho. x and y are different. */
+void output_hessian_after(struct gpu_cmd *cmd, struct gpu_view tiles, struct gpu_view x, struct gpu_view y,
+                          uint32_t rows, uint32_t n, enum gemm_use use);
 /* The tiles of rows [row0, row0 + rows), which are whole ones, row0 a multiple of HESSIAN_TILE. Of no tiles: none. */
 struct gpu_matrix output_hessian_rows(struct gpu_view tiles, uint32_t n, uint32_t row0, uint32_t rows);
 /* y[rows, cols] = rows [row0, row0 + rows) of Ho, times x, which has those rows alone: the tiles must be whole, row0 a multiple of

@@ -38,6 +38,7 @@ struct half {
     struct block_scratch fwd;
     struct bwd_scratch bwd;
     struct gpu_view x, target, y;      /* [micro windows, ctx, hidden] */
+    struct gpu_view missed;            /* the same, where the task has a metric: y - target */
     struct gpu_view row_loss, weights; /* [micro * ctx]: of one token */
     float *token_weight;               /* [samples, ctx] */
     bool weighted;                     /* any of them is not 1 */
@@ -120,8 +121,7 @@ static void forward(const struct half *h, const struct block_weights *w, uint32_
     block_half_fwd(h->t->m, h->t->half, w, &s, h->x, h->y, n);
 }
 
-/* row_loss <- |a - b|^2 of each token of n windows, times its weight where `weighted`. difference: y <- the same times a - b, half
- * the loss's gradient. */
+/* row_loss <- |a - b|^2 of each token of n windows, times its weight where `weighted`. difference: y <- the same times a - b. */
 static void residual(const struct half *h, struct gpu_view a, struct gpu_view b, uint32_t n, bool weighted,
                      bool difference)
 {
@@ -134,6 +134,28 @@ static void residual(const struct half *h, struct gpu_view a, struct gpu_view b,
                                                          .cols = h->t->m->cfg->hidden_size,
                                                          .weighted = weighted,
                                                          .difference = difference});
+}
+
+/* row_loss <- what tokens of n windows lose by y in place of target: of d = y - target |d|^2, or d M d by the task's metric M; times the
+ * token's weight where `weighted`. gradient: y <- the same times d, or M d, half the loss's gradient. */
+static void loss(const struct half *h, uint32_t n, bool weighted, bool gradient)
+{
+    struct gpu_cmd *cmd = h->t->m->cmd;
+    const uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
+    if (!h->t->metric.size) {
+        residual(h, h->y, h->target, n, weighted, gradient);
+        return;
+    }
+    tiled_subtract(cmd, &(struct subtract_args){.a = h->y, .b = h->target, .d = h->missed, .n = rows * cols});
+    output_hessian_after(cmd, h->t->metric, h->missed, h->y, rows, cols, gradient ? GEMM_STEERING : GEMM_EXACT);
+    tiled_row_dot(cmd,
+                  &(struct row_dot_args){.a = h->missed, .b = h->y, .out = h->row_loss, .rows = rows, .cols = cols});
+    if (weighted)
+        tiled_scale_rows(cmd, &(struct scale_rows_args){
+                                  .x = h->row_loss, .w = h->weights, .y = h->row_loss, .rows = rows, .cols = 1});
+    if (weighted && gradient)
+        tiled_scale_rows(cmd,
+                         &(struct scale_rows_args){.x = h->y, .w = h->weights, .y = h->y, .rows = rows, .cols = cols});
 }
 
 /* The windows' inputs, targets and token weights. */
@@ -207,7 +229,7 @@ static bool judge_chunk(struct half *h, const struct block_weights *w, const uin
         return false;
     const enum gpu_part before = begin(h, GPU_PART_UNITS);
     forward(h, w, n, false);
-    residual(h, h->y, h->target, n, false, false);
+    loss(h, n, false, false);
     add_loss(h, sums, n, at + 1);
     if (h->weighted)
         tiled_scale_rows(h->t->m->cmd,
@@ -226,8 +248,8 @@ static bool chunk(struct half *h, const uint32_t *list, uint32_t n, bool add, st
         return false;
     const enum gpu_part before = begin(h, GPU_PART_UNITS);
     forward(h, h->t->w, n, true);
-    /* dL/dy is 2 w (y - target): Lion's sign is blind to the factor 2. */
-    residual(h, h->y, h->target, n, h->weighted, true);
+    /* Lion's sign is blind to the factor 2. */
+    loss(h, n, h->weighted, true);
     add_loss(h, sums, n, at);
     h->grads.add = add;
     block_half_bwd(h->t->m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, n);
@@ -561,6 +583,7 @@ static bool half_create(struct half *h, const struct tune_block_task *t, struct 
            bwd_scratch_create(&h->bwd, t->arena, t->m, t->micro, parts_of(t->o, t->half), e) &&
            gpu_alloc(t->arena, t->micro * window, &h->x, e) && gpu_alloc(t->arena, t->micro * window, &h->target, e) &&
            gpu_alloc(t->arena, t->micro * window, &h->y, e) &&
+           (!t->metric.size || gpu_alloc(t->arena, t->micro * window, &h->missed, e)) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->row_loss, e) &&
            gpu_alloc(t->arena, t->micro * t->m->ctx * 4ull, &h->weights, e) &&
            gpu_alloc(t->arena, (h->per_epoch + 2) * 4ull, &h->sums, e);

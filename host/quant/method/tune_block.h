@@ -24,8 +24,11 @@ struct tune_block_task {
     struct block_items block;      /* without experts, or one's */
     struct block_weights *w;       /* dequantized from stored codes; what is trained is replaced by the result */
     struct acts *inputs, *targets; /* [samples] windows: of the half's input, and what its output should be */
-    uint32_t samples, holdout;     /* the last `holdout` windows only judge; 0: all train and judge */
-    uint32_t micro;                /* windows on the device at a time: a chunk of a step */
+    /* [hidden, output_hessian_cols]: the Hessian of what the half adds (output_hessian.h), by which the loss counts its errors; empty: all
+     * count alike. */
+    struct gpu_view metric;
+    uint32_t samples, holdout; /* the last `holdout` windows only judge; 0: all train and judge */
+    uint32_t micro;            /* windows on the device at a time: a chunk of a step */
     bool
         shared; /* ranks (comm.h), where there are several, make chunks of a step, and train some rows each; all come with this task */
     unsigned as_if_ranks; /* tune_block_count: for one of so many that share it */

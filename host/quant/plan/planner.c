@@ -124,6 +124,21 @@ static bool plan_export(struct plan *p, const struct model *m, const struct quan
            export_plan_size(p->output, &p->out_bytes, e);
 }
 
+const struct matrix *plan_metric(const struct plan *p, const struct model *m, const struct quantize_options *o,
+                                 enum block_half half, struct block_items b)
+{
+    const bool attn = half == HALF_ATTN;
+    /* Gradients are known before such a norm. */
+    if (!p->output_windows || half > HALF_FFN ||
+        family_has_role(m->family, attn ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM))
+        return NULL;
+    for (uint32_t i = 0; i < b.n; i++)
+        if (b.items[i].part->half == half && b.items[i].part->role == (attn ? ROLE_O : ROLE_DOWN) &&
+            output_hessian_bytes(o, &b.items[i]))
+            return &b.items[i];
+    return NULL;
+}
+
 /* What is stored before the blocks are made. */
 static void count_outputs(struct plan *p, const struct quantize_options *o)
 {

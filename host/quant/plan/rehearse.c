@@ -234,7 +234,11 @@ static bool train(struct stand_in *s, enum block_half half, struct block_items b
                                 .shared = s->plan->as_if_ranks > 1,
                                 .as_if_ranks = s->plan->as_if_ranks,
                                 .arena = s->scratch};
-    bool ok = tune_block_count(&t, e);
+    const struct matrix *last = plan_metric(s->plan, &s->m, &s->o, half, b);
+    const gpu_mark mark = gpu_arena_mark(s->scratch);
+    bool ok =
+        (!last || output_hessian_create(&t.metric, s->m.cmd, s->scratch, last->rows, e)) && tune_block_count(&t, e);
+    gpu_arena_reset(s->scratch, mark);
     saw(s, "half a block in training");
     gpu_arena_trim(s->scratch);
     return ok;

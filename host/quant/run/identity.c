@@ -231,9 +231,10 @@ bool identity_make(struct identity *id, const struct quantize_options *o, const 
     }
     snprintf(text, sizeof text, "no");
     if (plan_block_objective(o))
-        snprintf(text, sizeof text, "%u epochs, batch %u, reach %.9g, start %.9g %.9g, from %s", o->block.epochs,
+        snprintf(text, sizeof text, "%u epochs, batch %u, reach %.9g, start %.9g %.9g, from %s%s", o->block.epochs,
                  tune_block_batch(o, p->samples - p->holdout), (double)o->block.reach, (double)o->block.init_noise,
-                 (double)o->block.init_gap, start_name(o->block.start));
+                 (double)o->block.init_gap, start_name(o->block.start),
+                 p->output_windows ? ", by Hessians of outputs" : "");
     put(id, "block objective", text);
     snprintf(text, sizeof text, "no");
     if (plan_scales(o))

@@ -471,8 +471,11 @@ static bool half_train(struct job *j, enum block_half half, struct block_weights
     t.arena = j->scratch;
     t.kept = j->kept;
     t.hooks = &hooks;
-    if (!tune_block(&t, r->q, report, e))
+    const struct matrix *last = plan_metric(&j->plan, j->m, j->o, half, t.block);
+    const gpu_mark mark = gpu_arena_mark(j->scratch);
+    if ((last && !job_load_outputs(j, last, &t.metric, e)) || !tune_block(&t, r->q, report, e))
         return e->kind != ERR_STOPPED && err_context(e, "%s", name);
+    gpu_arena_reset(j->scratch, mark);
     job_tell_retries(j, name, report);
     job_end(j);
     gpu_arena_trim(j->scratch);
