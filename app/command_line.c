@@ -340,6 +340,9 @@ bool args_parse(struct args *a, int argc, char **argv, struct err *e)
             a->positional[n_positional++] = arg;
         }
     }
+    const struct option *samples = find_option(a, "samples", sizeof "samples" - 1, 0);
+    if (samples && seen[samples - options])
+        a->q.tokens = 0; /* so many, whatever their length */
     if (a->help)
         return true;
     if (a->command == CMD_NONE) {

@@ -465,7 +465,7 @@ const struct option options[] = {
      "text like what the model will read: UTF-8, or \"text\" or \"messages\" of a .jsonl file; may be compressed with gzip or zstd; "
      "\"default\": the text that comes with gsq (a file of that name: ./default). May be repeated: a window of each in turn"},
     {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
-     "windows to use, from the start of the text"},
+     "windows to use, from the start of the text; where it is not given, more if they are short: 65536 tokens together, with best 131072"},
     {"ctx", 0, "N", OPT_U32, NUM(q.context, 2, 1 << 20), "the model's context, at most 2048",
      ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},

@@ -313,11 +313,13 @@ struct gsq_quantize_options {
      * INFINITY: it is not. */
     double link;
     bool join; /* help the process that is at the same run in the same work folder; where there is none, begin it */
+    /* Where `samples` windows have fewer tokens: as many windows as have these, in hardly more steps. An effort sets it, too. */
+    uint32_t tokens;
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);
 /* "balanced". */
 #define gsq_quantize_options_init(o) gsq_quantize_options_init_sized((o), sizeof *(o))
-/* "quick", "fast", "balanced", "best" or "paper": sets samples, steps, epochs, batch and scale_epochs. False: no such effort. */
+/* "quick", "fast", "balanced", "best" or "paper": sets samples, tokens, steps, epochs, batch and scale_epochs. False: no such effort. */
 GSQ_API bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char *effort);
 /* Refuses what needs no device to be refused: options that contradict each other, paths of results that are inputs or
  * somebody else's, a text to compare on that is none. gsq_quantize and gsq_plan_make (`plan`) do it themselves; this is for

@@ -1,4 +1,5 @@
 /* Options of the library, whose names are texts, as the method takes them. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 static void from_internal(struct gsq_quantize_options *o, const struct quantize_options *q)
 {
     o->samples = q->samples;
+    o->tokens = q->tokens;
     o->context = q->ctx;
     o->seed = q->seed;
     o->effort = effort_name(q->effort);
@@ -46,6 +48,7 @@ static void from_internal(struct gsq_quantize_options *o, const struct quantize_
 static void numbers(struct quantize_options *q, const struct gsq_quantize_options *o)
 {
     q->samples = o->samples;
+    q->tokens = o->tokens;
     q->ctx = o->context;
     q->holdout = o->holdout;
     q->seed = o->seed;
@@ -107,6 +110,9 @@ bool gsq_quantize_options_set_effort(struct gsq_quantize_options *o, const char 
     quantize_set_effort(&q, x);
     o->effort = effort_name(x);
     o->samples = q.samples;
+    if (o->size >=
+        offsetof(struct gsq_quantize_options, tokens) + sizeof o->tokens) /* an older caller has no such field */
+        o->tokens = q.tokens;
     o->steps = q.gumbel.steps;
     o->epochs = q.block.epochs;
     o->batch = q.block.batch;

@@ -337,6 +337,7 @@ static void test_efforts(void **state)
     b.o.out_dir = b.o.work_dir = WORK;
     OK(speed_measure(&j->speed, j->m, &j->plan, &b.o, &e), e);
     quantize_set_effort(&b.o, EFFORT_BALANCED);
+    quantize_fit_context(&b.o, j->plan.ctx);
     OK(plan_vary(&j->plan, &j->plan, j->m, &b.o, &e), e);
     job_predict(j, UINT32_MAX);
     struct plan balanced = j->plan;
@@ -344,6 +345,7 @@ static void test_efforts(void **state)
     for (int i = 0; i < EFFORT_COUNT; i++) {
         assert_int_equal(balanced.efforts[i].chosen, i == EFFORT_BALANCED);
         quantize_set_effort(&b.o, (enum effort)i);
+        quantize_fit_context(&b.o, j->plan.ctx);
         assert_int_equal(balanced.efforts[i].samples, b.o.samples);
         assert_true(plan_vary(&j->plan, &balanced, j->m, &b.o, &e));
         job_predict(j, UINT32_MAX);
@@ -353,7 +355,7 @@ static void test_efforts(void **state)
         assert_true(j->plan.efforts[i].chosen);
     }
     /* A text of 100 windows. */
-    assert_true(quantize_fit_text(&b.o, 100));
+    assert_true(quantize_fit_text(&b.o, j->plan.ctx, 100));
     job_predict(j, 100);
     assert_int_equal(j->plan.efforts[EFFORT_QUICK].samples, 64);
     assert_int_equal(j->plan.efforts[EFFORT_BEST].samples, 100);

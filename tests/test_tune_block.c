@@ -33,6 +33,8 @@ struct bench {
     struct block_weights w;
     float *weights[REF_LINEARS]; /* 16-bit ones, on the host */
     struct acts *inputs, *targets;
+    struct gpu_view metric;
+    float *on_host; /* the same; NULL: none */
     struct matrix items[REF_LINEARS];
     struct quantize_options o;
     struct qlinear q[REF_LINEARS];
@@ -246,6 +248,7 @@ static void close_bench(struct bench *b)
     acts_destroy(&b->inputs);
     gpu_arena_destroy(&b->arena);
     block_weights_free(&b->w);
+    free(b->on_host);
     for (int id = 0; id < REF_LINEARS; id++) {
         free(b->weights[id]);
         qlinear_free(&b->q[id]);
@@ -264,6 +267,7 @@ static void tune(struct bench *b, uint32_t micro, struct stage_report *r)
                                 .w = &b->w,
                                 .inputs = b->inputs,
                                 .targets = b->targets,
+                                .metric = b->metric,
                                 .samples = WINDOWS,
                                 .holdout = HELD,
                                 .micro = micro,
@@ -284,17 +288,29 @@ static void tune(struct bench *b, uint32_t micro, struct stage_report *r)
     gpu_arena_destroy(&own);
 }
 
+/* d M d by the bench's metric M, or |d|^2. */
+static double squared(const struct bench *b, const double *d)
+{
+    const uint32_t n = b->m->cfg->hidden_size;
+    double sum = 0;
+    for (uint32_t r = 0; r < n; r++)
+        for (uint32_t c = b->on_host ? 0 : r; c < (b->on_host ? n : r + 1); c++)
+            sum += d[r] * d[c] * (b->on_host ? (double)b->on_host[r * n + c] : 1);
+    return sum;
+}
+
 /* Relative error of the held-out windows by the plain definition; `skip` leaves out the first token of each.
  */
 static double held_error(struct bench *b, bool skip)
 {
     size_t n = (size_t)CTX * b->m->cfg->hidden_size;
     float *x = malloc(n * 4), *y = malloc(n * 4), *t = malloc(n * 4);
-    double error = 0, size = 0;
+    const size_t hidden = b->m->cfg->hidden_size;
+    double error = 0, size = 0, *d = malloc(hidden * sizeof *d);
     struct gpu_view view;
     struct block_scratch s;
     gpu_mark mark = gpu_arena_mark(b->arena);
-    assert_true(x && y && t);
+    assert_true(x && y && t && d);
     OK(gpu_alloc(b->arena, n * 4, &view, &e) && block_scratch_create(&s, b->arena, b->m, 1, SCRATCH_FORWARD, &e), e);
     for (uint32_t i = WINDOWS - HELD; i < WINDOWS; i++) {
         OK(acts_gather(b->targets, &i, 1, view, &e), e);
@@ -303,15 +319,19 @@ static double held_error(struct bench *b, bool skip)
         download(view, x);
         forward(b, &s, view);
         download(view, y);
-        for (size_t j = skip ? b->m->cfg->hidden_size : 0; j < n; j++) {
-            error += pow((double)y[j] - t[j], 2);
-            size += pow((double)t[j] - x[j], 2);
+        for (size_t j = skip ? hidden : 0; j < n; j += hidden) {
+            for (size_t c = 0; c < hidden; c++) {
+                d[c] = (double)y[j + c] - t[j + c];
+                size += pow((double)t[j + c] - x[j + c], 2);
+            }
+            error += squared(b, d);
         }
     }
     gpu_arena_reset(b->arena, mark);
     free(x);
     free(y);
     free(t);
+    free(d);
     return error / size;
 }
 
@@ -408,6 +428,39 @@ static void test_batch(void **state)
     }
 }
 
+/* Short windows are more, in as many steps; a text that has not so many is gone over more often. samples: given by hand. */
+static void test_windows(void **state)
+{
+    (void)state;
+    static const struct {
+        enum effort effort;
+        uint32_t ctx, samples, text, windows, batch, epochs;
+        bool kept;
+    } cases[] = {
+        {EFFORT_FAST, 128, 0, 9999, 512, 4, 0, false},       {EFFORT_FAST, 2048, 0, 9999, 128, 4, 0, false},
+        {EFFORT_FAST, 100, 0, 9999, 656, 4, 0, false},       {EFFORT_FAST, 128, 0, 300, 300, 4, 0, true},
+        {EFFORT_QUICK, 64, 0, 9999, 64, 4, 0, false},        {EFFORT_BALANCED, 128, 0, 9999, 512, 4, 2, false},
+        {EFFORT_BALANCED, 2048, 0, 9999, 448, 4, 2, false},  {EFFORT_BALANCED, 128, 0, 480, 480, 4, 2, true},
+        {EFFORT_BALANCED, 128, 0, 448, 448, 4, 2, true},     {EFFORT_BALANCED, 2048, 0, 192, 192, 4, 5, true},
+        {EFFORT_BALANCED, 32, 0, 50, 50, 4, 8, true},        {EFFORT_BALANCED, 128, 448, 9999, 448, 4, 2, false},
+        {EFFORT_BALANCED, 128, 2000, 100, 100, 4, 2, false}, {EFFORT_BEST, 128, 0, 9999, 1024, 4, 5, false},
+        {EFFORT_BALANCED, 64, 0, 9999, 1024, 9, 2, false},   {EFFORT_PAPER, 64, 0, 9999, 4096, 0, 20, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct quantize_options o;
+        quantize_defaults(&o);
+        quantize_set_effort(&o, cases[i].effort);
+        if (cases[i].samples) {
+            o.samples = cases[i].samples;
+            o.tokens = 0;
+        }
+        quantize_fit_context(&o, cases[i].ctx);
+        assert_int_equal(quantize_fit_text(&o, cases[i].ctx, cases[i].text), cases[i].kept);
+        assert_int_equal(o.samples, cases[i].windows);
+        assert_int_equal(o.block.batch, cases[i].batch);
+        assert_int_equal(o.block.epochs, cases[i].epochs);
+    }
+}
+
 static void test_learns(void **state)
 {
     (void)state;
@@ -417,6 +470,55 @@ static void test_learns(void **state)
     check_learns("llama-bias", HALF_FFN, "ternary");
     check_learns("llama3.1", HALF_FFN, "Q2_K");
     check_learns("llama3.1", HALF_ATTN, "Q3_K");
+}
+
+/* A metric that is mostly about a few directions: 0.3 I + 0.7 n/4 sum u u^T for four u of length 1. */
+static void take_metric(struct bench *b)
+{
+    const uint32_t n = b->m->cfg->hidden_size;
+    uint32_t seed = 5;
+    b->on_host = calloc((size_t)n * n, sizeof *b->on_host);
+    float *u = malloc(n * sizeof *u);
+    assert_true(b->on_host && u && output_hessian_cols(n) == n);
+    for (int k = 0; k < 4; k++) {
+        for (uint32_t i = 0; i < n; i++)
+            u[i] = tiny_random(&seed) & 64 ? 1.0f : -1.0f;
+        for (uint32_t r = 0; r < n; r++)
+            for (uint32_t c = 0; c < n; c++)
+                b->on_host[r * n + c] += 0.175f * u[r] * u[c] + (r == c ? 0.075f : 0.0f);
+    }
+    free(u);
+    OK(gpu_alloc(b->arena, (uint64_t)n * n * 4, &b->metric, &e), e);
+    gpu_upload(cmd, b->metric, b->on_host, (uint64_t)n * n * 4);
+}
+
+/* Errors count by the metric: what is told is d M d, of which y, the gradient, is the M d; and it is learned. */
+static void check_metric(enum block_half half, const struct outliers *out, bool exact)
+{
+    struct bench b;
+    struct stage_report r;
+    open_bench(&b, "llama3.1", half, "2", out, 1);
+    b.o.block.epochs = 4;
+    take_metric(&b);
+    double start = held_error(&b, false);
+    tune(&b, 4, &r);
+    double final = held_error(&b, false);
+    print_message("%s by a metric: %.4f -> %.4f\n", stage_name((enum tune_stage)half), start, final);
+    assert_true(r.trained.best_epoch > 0 && r.trained.retries == 0);
+    assert_true(!exact || (fabs(r.trained.loss_start - start) <= 1e-3 * start &&
+                           fabs(r.trained.loss_final - final) <= 1e-3 * final));
+    assert_true(final < 0.9 * start);
+    check_weights(&b);
+    close_bench(&b);
+}
+
+static void test_metric(void **state)
+{
+    static const struct outliers loud = {.token = 30};
+    (void)state;
+    check_metric(HALF_ATTN, &quiet, true);
+    check_metric(HALF_FFN, &quiet, true);
+    check_metric(HALF_FFN, &loud, false);
 }
 
 /* The same codes and scales, bit by bit; and nearly the same loss with other micro-batches. */
@@ -587,8 +689,9 @@ static void test_steering(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batch),    cmocka_unit_test(test_learns),
-                                       cmocka_unit_test(test_repeats),  cmocka_unit_test(test_guard),
-                                       cmocka_unit_test(test_outliers), cmocka_unit_test(test_steering)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_batch),    cmocka_unit_test(test_windows),
+                                       cmocka_unit_test(test_learns),   cmocka_unit_test(test_repeats),
+                                       cmocka_unit_test(test_guard),    cmocka_unit_test(test_outliers),
+                                       cmocka_unit_test(test_steering), cmocka_unit_test(test_metric)};
     return device_done(cmocka_run_group_tests(tests, device_setup, remove_dir));
 }

@@ -82,14 +82,15 @@ void quantize_set_effort(struct quantize_options *o, enum effort effort)
 {
     /* Chosen by bench/results/levels-lavapipe.md. */
     static const struct {
-        uint32_t samples, steps, epochs, batch, scale_epochs;
+        uint32_t samples, tokens, steps, epochs, batch, scale_epochs;
     } levels[EFFORT_COUNT] = {
-        [EFFORT_QUICK] = {64, 125, 0, 4, 0},     [EFFORT_FAST] = {128, 250, 0, 4, 0},
-        [EFFORT_BALANCED] = {448, 125, 2, 4, 1}, [EFFORT_BEST] = {896, 125, 5, 4, 2},
-        [EFFORT_PAPER] = {4096, 500, 20, 0, 5}, /* batch 0: 1280 steps */
+        [EFFORT_QUICK] = {64, 0, 125, 0, 4, 0},           [EFFORT_FAST] = {128, 1 << 16, 250, 0, 4, 0},
+        [EFFORT_BALANCED] = {448, 1 << 16, 125, 2, 4, 1}, [EFFORT_BEST] = {896, 1 << 17, 125, 5, 4, 2},
+        [EFFORT_PAPER] = {4096, 0, 500, 20, 0, 5}, /* batch 0: 1280 steps */
     };
     o->effort = effort;
     o->samples = levels[effort].samples;
+    o->tokens = levels[effort].tokens;
     o->gumbel.steps = levels[effort].steps;
     o->block.epochs = levels[effort].epochs;
     o->block.batch = levels[effort].batch;
@@ -122,17 +123,40 @@ float quantize_correction(const struct quantize_options *o, bool expert)
 /* Epochs that a short text may bring an effort to. */
 #define EPOCHS_MOST 20u
 
-bool quantize_fit_text(struct quantize_options *o, uint32_t windows)
+/* An effort's batch where its windows are more: as many times larger, whole windows, so steps are hardly more. */
+static uint32_t batch_for(const struct quantize_options *own, uint32_t windows)
+{
+    return windows <= own->samples ? own->block.batch : (uint32_t)((uint64_t)own->block.batch * windows / own->samples);
+}
+
+void quantize_fit_context(struct quantize_options *o, uint32_t ctx)
 {
     struct quantize_options own = *o;
+    const uint32_t windows = (uint32_t)div_up(o->tokens, ctx);
+    if (windows <= o->samples || !o->samples)
+        return;
+    quantize_set_effort(&own, o->effort);
+    if (o->block.batch == own.block.batch)
+        o->block.batch = batch_for(&own, windows);
+    o->samples = windows;
+}
+
+bool quantize_fit_text(struct quantize_options *o, uint32_t ctx, uint32_t windows)
+{
+    struct quantize_options own = *o, whole;
     if (windows >= o->samples)
         return false;
     quantize_set_effort(&own, o->effort);
-    bool kept = own.samples == o->samples && own.gumbel.steps == o->gumbel.steps && own.block.batch == o->block.batch &&
-                own.block.epochs == o->block.epochs && own.scales.epochs == o->scales.epochs;
-    uint32_t epochs = o->block.epochs;
-    if (kept && epochs && windows) {
-        uint64_t as_long = ((uint64_t)epochs * o->samples + windows / 2) / windows;
+    whole = own;
+    quantize_fit_context(&whole, ctx);
+    const bool kept = whole.samples == o->samples && whole.gumbel.steps == o->gumbel.steps &&
+                      whole.block.batch == o->block.batch && whole.block.epochs == o->block.epochs &&
+                      whole.scales.epochs == o->scales.epochs;
+    const uint32_t epochs = o->block.epochs;
+    if (kept)
+        o->block.batch = batch_for(&own, windows);
+    if (kept && epochs && windows && windows < own.samples) {
+        uint64_t as_long = ((uint64_t)epochs * own.samples + windows / 2) / windows;
         uint64_t most = max_u64(epochs, min_u64(4 * epochs, EPOCHS_MOST));
         o->block.epochs = (uint32_t)min_u64(as_long, most);
     }

@@ -131,6 +131,7 @@ struct quantize_options {
     bool importance_skip;
     const char *refine;    /* a GGUF of which only the codes are learned again (refine.h); NULL */
     uint32_t samples, ctx; /* windows, and tokens in each; ctx 0: the model's own, at most 2048 */
+    uint32_t tokens;       /* where so many windows have fewer: as many windows as have these (quantize_fit_context) */
     uint32_t holdout;      /* how many of the windows only judge (guard); 0: an eighth of them, at most 16 */
     float damp;            /* share of the mean diagonal added to H: 0.01 */
     float correction;      /* see quantize_correction; below 0: for METHOD_GSQ 0.5, of experts 1, else 0 */
@@ -174,11 +175,15 @@ void quantize_defaults(struct quantize_options *o);
  * objective and the pass over scales, in about an hour and overnight for an 8B model on a card of the middle. paper: the
  * paper's budget. Of settled options those stay 0 that their run cannot have. */
 void quantize_set_effort(struct quantize_options *o, enum effort effort);
-/* Steps of the Hessian objective where training on outputs does not follow or finds little, though the run has it: an effort's fewer
- * steps are for what gains by that. As many as EFFORT_FAST takes, where that is more and the number is the effort's own. */
+/* Steps of the Hessian objective of an expert that is trained on its outputs, too. That finds less than it does of a half of a block
+ * (bench/results/starved-lavapipe.md): as many as EFFORT_FAST takes, where that is more and the number is the effort's own. */
 uint32_t quantize_lone_steps(const struct quantize_options *o);
-/* The text has so many windows. Where they are fewer than samples, samples become them, and an effort whose numbers are its own
+/* Windows of so many tokens: samples become as many as have `tokens` together, where they are fewer, and a step of the block objective
+ * takes as many times more, if its number is the effort's own. A linear's Hessian is a mean over tokens, and what it is worth goes by how
+ * many they are. */
+void quantize_fit_context(struct quantize_options *o, uint32_t ctx);
+/* The text has so many windows of that context. Where they are fewer than samples, samples become them, and an effort whose numbers are its own
  * takes more epochs of the block objective over them, four times as many at most; then true. */
-bool quantize_fit_text(struct quantize_options *o, uint32_t windows);
+bool quantize_fit_text(struct quantize_options *o, uint32_t ctx, uint32_t windows);
 
 #endif

@@ -85,11 +85,6 @@ static bool take(struct expert_training *t, struct experts *x, uint32_t first, u
     return true;
 }
 
-bool tune_expert_lone(const struct model *m, uint32_t train)
-{
-    return (uint64_t)train * EXPERT_WINDOW < (uint64_t)EXPERT_LONE * m->cfg->hidden_size;
-}
-
 /* Whether so many windows of an expert suffice. */
 static bool enough(uint32_t teaching, uint32_t judging)
 {

@@ -13,9 +13,6 @@
 
 #define EXPERT_WINDOW 32u
 #define EXPERT_LEAST  4u
-/* Training on fewer tokens than so many times the columns gains nothing or a percent of the loss (bench/results/starved-lavapipe.md):
- * the matrices of such an expert learn alone for longer before (quantize_lone_steps). */
-#define EXPERT_LONE 8u
 
 /* Lasts as long as a run; it is not moved once it is open. */
 struct expert_training {
@@ -28,8 +25,6 @@ struct expert_training {
 
 /* t->m and t->config: the run's model as an expert sees it. */
 void tune_expert_model(struct expert_training *t, const struct model *m);
-/* Whether an expert with `train` windows to learn from is such a one. */
-bool tune_expert_lone(const struct model *m, uint32_t train);
 /* How many windows there is room for, where `samples` windows of text are read. */
 uint32_t tune_expert_room(const struct model *m, uint32_t samples);
 /* Bytes of inputs and targets. */

@@ -14,7 +14,7 @@
  * the version is not, because the same command would make the same file again. */
 #define METHOD_REVISION 4
 /* The same of what only experts that learn from a text have: other results keep their name, and are recognized. */
-#define EXPERTS_REVISION 3
+#define EXPERTS_REVISION 4
 /* The same of what Hessians of outputs alone change. */
 #define OUTPUTS_REVISION 2
 

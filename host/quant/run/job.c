@@ -148,8 +148,10 @@ static bool tell_phase(struct job *j, const char *phase, struct err *e)
     return progress_report(&j->watch, &ev, e);
 }
 
-static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, struct err *e)
+/* *held: windows of a text that is too short, else UINT32_MAX. */
+static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t ctx, uint32_t *held, struct err *e)
 {
+    *held = UINT32_MAX;
     if (o->imatrix && (!imatrix_read(&j->imatrix, o->imatrix, j->ck, e) ||
                        !imatrix_limit(&j->imatrix, o->importance_names, o->n_importance_names, o->importance_skip, e)))
         return false;
@@ -159,21 +161,24 @@ static bool load_calibration(struct job *j, struct quantize_options *o, uint32_t
     }
     if (o->method == METHOD_RTN)
         return true;
+    quantize_fit_context(o, ctx);
+    const uint32_t asked = o->samples;
     if (quantize_samples(o))
         return job_sample_begin(j, o, ctx, e);
     if (!windows_load_texts(&j->windows, j->ck, j->texts, j->n_texts, ctx, o->samples, &j->watch, e))
         return false;
-    uint32_t asked = o->samples;
-    char held[4096 + 8];
-    snprintf(held, sizeof held, "%s", o->calib);
+    if (j->windows.n < asked)
+        *held = j->windows.n;
+    char text[4096 + 8];
+    snprintf(text, sizeof text, "%s", o->calib);
     if (j->n_texts > 1)
-        snprintf(held, sizeof held, "the mixture of %zu texts", j->n_texts);
-    if (quantize_fit_text(o, j->windows.n))
+        snprintf(text, sizeof text, "the mixture of %zu texts", j->n_texts);
+    if (quantize_fit_text(o, ctx, j->windows.n))
         log_info("%s holds %u windows of %u tokens, --effort %s takes up to %u: all of it is used; fewer windows cost "
                  "accuracy, and a longer text gains (docs/method.md 7)",
-                 held, (unsigned)o->samples, (unsigned)ctx, effort_name(o->effort), (unsigned)asked);
+                 text, (unsigned)o->samples, (unsigned)ctx, effort_name(o->effort), (unsigned)asked);
     else
-        windows_tell_short(&j->windows, held, asked);
+        windows_tell_short(&j->windows, text, asked);
     return true;
 }
 
@@ -544,6 +549,7 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     j.busy_before = j.busy = cmd ? gpu_cmd_busy(cmd) : 0;
     eta_start(&j.eta, j.begin, 0);
     progress_watch_begin(&j.watch, &j.cb->progress, &j.eta, cmd);
+    uint32_t windows = UINT32_MAX; /* that the text has */
     bool ok = quantize_settle(&o, e) && manifest_accept_check(o.accept, e) && job_out_paths(&j, &o, e) &&
               checkpoint_open(&j.ck, o.model_dir, e) && checkpoint_set_tiled(j.ck, o.format == EXPORT_GGUF, e) &&
               take_text(&j, &o, e) && job_out_check(&j, e);
@@ -551,9 +557,9 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
     if (ok && o.format == EXPORT_GGUF && !o.refine)
         checkpoint_split_latent(j.ck);
     if (ok) {
-        uint32_t ctx = windows_context(j.ck, o.ctx);
+        const uint32_t ctx = windows_context(j.ck, o.ctx);
         take_up_kernels(&j);
-        ok = load_calibration(&j, &o, ctx, e) &&
+        ok = load_calibration(&j, &o, ctx, &windows, e) &&
              (cmd ? model_open(&j.m, cmd, j.ck, ctx, e) : model_describe(&j.m, j.ck, ctx, e)) &&
              (!o.refine || open_refined(&j, &o, ctx, e));
         if (ok)
@@ -561,7 +567,6 @@ bool quantize_run(struct gpu_cmd *cmd, const struct quantize_options *options, c
         ok = ok && job_choose_begin(&j, &o, e) &&
              plan_make(&j.plan, j.m, &o, (struct plan_sources){j.refined, o.imatrix ? &j.imatrix : NULL}, e);
     }
-    const uint32_t windows = o.samples < options->samples ? o.samples : UINT32_MAX;
     ok = ok && measure(&j, e) && job_link(&j, e) && (o.dry_run || choose_types(&j, &o, windows, e));
     if (ok) {
         job_choose_tell(&j);

@@ -383,7 +383,7 @@ static bool make_expert(struct job *j, const struct expert_hessians *h, uint32_t
     }
     if (ok && j->refined)
         ok = experts_load_biases(x, j->refined, expert, e);
-    if (trains && tune_expert_lone(j->m, j->training.train))
+    if (trains)
         alone.gumbel.steps = quantize_lone_steps(j->o);
     for (uint32_t i = 0; ok && i < b.n; i++) {
         const struct matrix *item = &b.items[i];

@@ -175,6 +175,9 @@ double job_tune_work(const struct job *j, uint32_t layer, enum block_half half)
     }
     if (steps == 0)
         return 0;
+    const struct matrix *last = plan_metric(&j->plan, j->m, j->o, half, t.block);
+    if (last) /* errors times the metric */
+        forward += gemm_seconds(j, (double)last->rows * output_hessian_cols(last->rows) * j->plan.ctx);
     return o->epochs * (train * (forward + backward) + (j->plan.holdout ? judged : 0) * forward) +
            j->plan.block_steps * steps;
 }
@@ -367,8 +370,7 @@ double job_scales_work(const struct job *j)
 /* Steps that a linear is expected to learn alone in. */
 static uint32_t lone_steps(const struct job *j, const struct matrix *i)
 {
-    bool lone = block_part_is_expert(i->part) && plan_joint(j->o, i) && tune_expert_lone(j->m, expected(j).train);
-    return lone ? quantize_lone_steps(j->o) : j->o->gumbel.steps;
+    return block_part_is_expert(i->part) && plan_joint(j->o, i) ? quantize_lone_steps(j->o) : j->o->gumbel.steps;
 }
 
 /* Of linears of which each is made by one rank, what the busiest makes: of experts as many in a row as there are ranks, or of all linears
@@ -525,7 +527,8 @@ static void predict_efforts(struct job *j, uint32_t windows)
         struct plan_effort *x = &j->plan.efforts[i];
         struct err e = {0};
         quantize_set_effort(&o, (enum effort)i);
-        quantize_fit_text(&o, windows);
+        quantize_fit_context(&o, j->plan.ctx);
+        quantize_fit_text(&o, j->plan.ctx, windows);
         *x = (struct plan_effort){.samples = o.samples,
                                   .steps = o.gumbel.steps,
                                   .epochs = o.block.epochs,
