@@ -464,8 +464,11 @@ const struct option options[] = {
     {"calib", 0, "FILE", OPT_CALL, CALLS(read_calib, show_calib), "", ON(IMATRIX), SECTION_CALIB,
      "text like what the model will read: UTF-8, or \"text\" or \"messages\" of a .jsonl file; may be compressed with gzip or zstd; "
      "\"default\": the text that comes with gsq (a file of that name: ./default). May be repeated: a window of each in turn"},
-    {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
-     "windows to use, from the start of the text; where it is not given, more if they are short: 65536 tokens together, with best 131072"},
+    {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(QUANTIZE), SECTION_CALIB,
+     "windows to use, from the start of the text. Without it as many more, where they are short, as fast and balanced need for 65536 tokens, "
+     "best for 131072"},
+    {"samples", 0, "N", OPT_U32, NUM(q.samples, 1, 1 << 20), NULL, ON(IMATRIX), SECTION_CALIB,
+     "windows to use, from the start of the text"},
     {"ctx", 0, "N", OPT_U32, NUM(q.context, 2, 1 << 20), "the model's context, at most 2048",
      ON(QUANTIZE) | ON(IMATRIX), SECTION_CALIB,
      "tokens per window"},
