@@ -132,10 +132,9 @@ const struct matrix *plan_metric(const struct plan *p, const struct model *m, co
     if (!p->output_windows || half > HALF_FFN ||
         family_has_role(m->family, attn ? ROLE_ATTN_POST_NORM : ROLE_FFN_POST_NORM))
         return NULL;
-    for (uint32_t i = 0; i < b.n; i++)
-        if (b.items[i].part->half == half && b.items[i].part->role == (attn ? ROLE_O : ROLE_DOWN) &&
-            output_hessian_bytes(o, &b.items[i]))
-            return &b.items[i];
+    for (const struct matrix *item = b.items; item < b.items + b.n; item++)
+        if (item->part->half == half && item->part->role == (attn ? ROLE_O : ROLE_DOWN))
+            return output_hessian_bytes(o, item) ? item : NULL;
     return NULL;
 }
 
