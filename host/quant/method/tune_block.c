@@ -138,7 +138,7 @@ static void residual(const struct half *h, struct gpu_view a, struct gpu_view b,
 
 /* row_loss <- what tokens of n windows lose by y in place of target: of d = y - target |d|^2, or d M d by the task's metric M; times the
  * token's weight where `weighted`. gradient: y <- the same times d, or M d, half the loss's gradient. */
-static void loss(const struct half *h, uint32_t n, bool weighted, bool gradient)
+static void token_losses(const struct half *h, uint32_t n, bool weighted, bool gradient)
 {
     struct gpu_cmd *cmd = h->t->m->cmd;
     const uint32_t rows = n * h->t->m->ctx, cols = h->t->m->cfg->hidden_size;
@@ -229,7 +229,7 @@ static bool judge_chunk(struct half *h, const struct block_weights *w, const uin
         return false;
     const enum gpu_part before = begin(h, GPU_PART_UNITS);
     forward(h, w, n, false);
-    loss(h, n, false, false);
+    token_losses(h, n, false, false);
     add_loss(h, sums, n, at + 1);
     if (h->weighted)
         tiled_scale_rows(h->t->m->cmd,
@@ -249,7 +249,7 @@ static bool chunk(struct half *h, const uint32_t *list, uint32_t n, bool add, st
     const enum gpu_part before = begin(h, GPU_PART_UNITS);
     forward(h, h->t->w, n, true);
     /* Lion's sign is blind to the factor 2. */
-    loss(h, n, h->weighted, true);
+    token_losses(h, n, h->weighted, true);
     add_loss(h, sums, n, at);
     h->grads.add = add;
     block_half_bwd(h->t->m, h->t->half, h->t->w, &h->fwd, &h->bwd, h->x, h->y, false, &h->grads, n);
