@@ -313,7 +313,7 @@ struct gsq_quantize_options {
      * INFINITY: it is not. */
     double link;
     bool join; /* help the process that is at the same run in the same work folder; where there is none, begin it */
-    /* Where `samples` windows have fewer tokens: as many windows as have these, in hardly more steps. An effort sets it, too. */
+    /* Where `samples` is the effort's own number and has fewer tokens: as many windows as have these, in hardly more steps. An effort sets it, too. */
     uint32_t tokens;
 };
 GSQ_API void gsq_quantize_options_init_sized(struct gsq_quantize_options *o, size_t size);

@@ -133,9 +133,9 @@ void quantize_fit_context(struct quantize_options *o, uint32_t ctx)
 {
     struct quantize_options own = *o;
     const uint32_t windows = (uint32_t)div_up(o->tokens, ctx);
-    if (windows <= o->samples || !o->samples)
-        return;
     quantize_set_effort(&own, o->effort);
+    if (windows <= o->samples || o->samples != own.samples || !o->samples)
+        return;
     if (o->block.batch == own.block.batch)
         o->block.batch = batch_for(&own, windows);
     o->samples = windows;

@@ -178,7 +178,7 @@ void quantize_set_effort(struct quantize_options *o, enum effort effort);
 /* Steps of the Hessian objective of an expert that is trained on its outputs, too. That finds less than it does of a half of a block
  * (bench/results/starved-lavapipe.md): as many as EFFORT_FAST takes, where that is more and the number is the effort's own. */
 uint32_t quantize_lone_steps(const struct quantize_options *o);
-/* Windows of so many tokens: samples become as many as have `tokens` together, where they are fewer, and a step of the block objective
+/* Windows of so many tokens: samples that are the effort's own become as many as have `tokens` together, where they are fewer, and a step of the block objective
  * takes as many times more, if its number is the effort's own. A linear's Hessian is a mean over tokens, and what it is worth goes by how
  * many they are. */
 void quantize_fit_context(struct quantize_options *o, uint32_t ctx);
